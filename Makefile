@@ -1,0 +1,45 @@
+# Two commands do all the set-up: `make demo` and `make test`. Both build .venv on first use.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+RUN := demo-run
+
+.PHONY: demo test lint install dev clean
+
+install: $(VENV)/.installed
+dev: $(VENV)/.dev
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch goes first and pinned: an unpinned torch would pull the CUDA build.
+$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) torch
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(PIP) -e '.[dev]'
+	touch $@
+
+# The package recbole ships the MovieLens-100k file; it is installed without its dependencies and never imported.
+$(VENV)/.demo-data: $(VENV)/.installed
+	$(PIP) --no-deps recbole==1.2.1
+	touch $@
+
+demo: $(VENV)/.demo-data
+	$(BIN)/graphcl train sasrec --data ml-100k --out $(RUN) --overwrite
+	$(BIN)/graphcl report $(RUN)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict graphcl tests
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) $(RUN) build *.egg-info

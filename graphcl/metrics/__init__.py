@@ -1,0 +1,1 @@
+"""Ranking, clustering and embedding-geometry measures; they know nothing of models."""

@@ -1,0 +1,1 @@
+"""One published method a file; no files, devices or trainers here."""

@@ -1,0 +1,1 @@
+"""Layers and encoders with parameters; they know nothing of data."""

@@ -1,0 +1,1 @@
+"""Data in, model, metrics and artefacts out: the only rooms that know the training framework."""
