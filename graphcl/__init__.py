@@ -34,7 +34,7 @@ _ROOMS = (
     "views",
 )
 
-__all__ = ["Interactions", "InputError", "SequentialRecommender", "__version__"]
+__all__ = ["InputError", "Interactions", "SequentialRecommender", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
