@@ -1,0 +1,61 @@
+"""Reference backend of the pair kernels: the dense matrix and torch's own differentiation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from graphcl.kernels._arguments import compute_dtype
+from graphcl.kernels._product import ScaledProduct
+from graphcl.kernels.rules import combine_rules
+
+
+def dense_logits(product: ScaledProduct) -> tuple[Tensor, Tensor]:
+    """Similarities and logits as ``(A, C)`` matrices; forbidden pairs hold -inf."""
+    wide = compute_dtype(product.x.dtype)
+    rows, columns = slice(0, product.num_anchors), slice(0, product.num_candidates)
+    similarity = product.x.to(wide) @ product.y.to(wide).T
+    scale = product.row_scale
+    logits = similarity * (scale[:, None] if isinstance(scale, Tensor) else scale)
+    if product.column_scale is not None:
+        logits = logits * product.column_scale[None, :]
+    if product.row_bias is not None:
+        logits = logits + product.row_bias[:, None]
+    if product.column_bias is not None:
+        logits = logits + product.column_bias[None, :]
+    weight = combine_rules(product.rules, product.tile(rows, columns))
+    if weight is None:
+        return similarity, torch.full_like(logits, -torch.inf)
+    if weight.log_weight is not None:
+        logits = logits + weight.log_weight.to(wide)
+    if weight.mask is not None:
+        logits = logits.masked_fill(~weight.mask, -torch.inf)
+    for positions in weight.excluded:
+        hole = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
+        hole.view(-1)[positions] = True
+        logits = logits.masked_fill(hole, -torch.inf)
+    return similarity, logits
+
+
+def row_logsumexp(logits: Tensor) -> Tensor:
+    """Log-sum-exp over columns; an all -inf row gives -inf with zero gradient."""
+    dead = (logits == -torch.inf).all(dim=1)
+    alive = logits.masked_fill(dead[:, None], 0.0) if logits.shape[1] > 0 else logits.new_zeros(logits.shape[0], 1)
+    return torch.logsumexp(alive, dim=1).masked_fill(dead, -torch.inf)
+
+
+def logsumexp(product: ScaledProduct, moments: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    similarity, logits = dense_logits(product)
+    total = row_logsumexp(logits)
+    if moments == 0:
+        return total, None, None
+    dead = total == -torch.inf
+    share = torch.exp(logits - total.masked_fill(dead, 0.0)[:, None])
+    mean = (share * similarity).sum(dim=1)
+    variance = (share * (similarity - mean[:, None]) ** 2).sum(dim=1) if moments == 2 else None
+    return total, mean, variance
+
+
+def logsumexp_both(product: ScaledProduct) -> tuple[Tensor, Tensor]:
+    logits = dense_logits(product)[1]
+    return row_logsumexp(logits), row_logsumexp(logits.T)

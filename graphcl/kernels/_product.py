@@ -1,0 +1,56 @@
+"""The one form every backend of `pair_logsumexp` computes: a scaled, biased matrix product under candidate rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from graphcl.kernels.rules import CandidateRule, PairTile, is_mask_only
+
+
+@dataclass(frozen=True)
+class ScaledProduct:
+    """Logits ``l_ij = s_ij * row_scale_i * column_scale_j + row_bias_i + column_bias_j + log w_ij``, ``s_ij = <x_i, y_j>``.
+
+    Cosine and squared distance arrive here as plain products: normalised rows, and two more columns that carry the
+    squared norms. Temperatures arrive as scales. All tensors may carry gradients; ``x`` and ``y`` may be half.
+
+    Attributes:
+        x: ``(A, p)``.
+        y: ``(C, p)`` of the same dtype.
+        row_scale: positive number or ``(A,)``.
+        column_scale: ``(C,)`` or None.
+        row_bias: ``(A,)`` or None.
+        column_bias: ``(C,)`` or None; both may hold -inf.
+        rules: all must allow a pair.
+    """
+
+    x: Tensor
+    y: Tensor
+    row_scale: float | Tensor
+    column_scale: Tensor | None
+    row_bias: Tensor | None
+    column_bias: Tensor | None
+    rules: tuple[CandidateRule, ...]
+
+    @property
+    def num_anchors(self) -> int:
+        return self.x.shape[0]
+
+    @property
+    def num_candidates(self) -> int:
+        return self.y.shape[0]
+
+    @property
+    def masks_only(self) -> bool:
+        return all(is_mask_only(rule) for rule in self.rules)
+
+    def tile(self, rows: slice, columns: slice) -> PairTile:
+        return PairTile(rows, columns, self.num_candidates, self.x.device, self.similarity)
+
+    def similarity(self, rows: slice, columns: slice) -> Tensor:
+        """s of one tile, without gradient, in the accumulation type."""
+        wide = torch.float64 if self.x.dtype == torch.float64 else torch.float32
+        return self.x.detach()[rows].to(wide) @ self.y.detach()[columns].to(wide).T
