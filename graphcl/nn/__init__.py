@@ -1,1 +1,8 @@
-"""Layers and encoders with parameters; they know nothing of data."""
+"""Layers and encoders: parameters and the way they act on tensors; nothing here knows about data sets or training."""
+
+from __future__ import annotations
+
+from graphcl.nn.packing import PackedSequences, pack_sequences
+from graphcl.nn.transformer import SequenceTransformer, TransformerLayer
+
+__all__ = ["PackedSequences", "SequenceTransformer", "TransformerLayer", "pack_sequences"]

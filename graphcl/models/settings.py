@@ -1,0 +1,68 @@
+"""Settings that refuse what they do not know and say what was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from graphcl.errors import InputError
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+class ModelConfig(BaseModel):
+    """Base of every settings class: typed, frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+def nearest_names(name: str, known: Iterable[str]) -> str:
+    """A remedy that names the known names closest to ``name``, or all of them when none is close.
+
+    Example:
+        >>> nearest_names("hiden", ["hidden", "layers"])
+        "did you mean 'hidden'?"
+        >>> nearest_names("x", ["hidden", "layers"])
+        'use one of: hidden, layers'
+    """
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
+    if close:
+        return "did you mean " + " or ".join(repr(match) for match in close) + "?"
+    return "use one of: " + ", ".join(known)
+
+
+def build_config(kind: type[Config], values: Mapping[str, Any], *, path: str | Path | None = None) -> Config:
+    """Validate settings and turn the first fault into one line that names the key and the remedy.
+
+    Args:
+        kind: the settings class.
+        values: settings by name.
+        path: the file that they came from, named in the message.
+
+    Returns:
+        An instance of ``kind``.
+
+    Raises:
+        InputError: for an unknown key (with the nearest known one) or a value of the wrong type or range.
+
+    Example:
+        >>> from graphcl.models import SASRecConfig
+        >>> build_config(SASRecConfig, {"hidden": 32}).hidden
+        32
+    """
+    for key in values:
+        if key not in kind.model_fields:
+            raise InputError(f"unknown setting {key!r}", nearest_names(key, kind.model_fields), path=path)
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        name = ".".join(str(part) for part in fault["loc"]) or kind.__name__
+        raise InputError(
+            f"setting {name!r} does not accept {fault['input']!r}", f"{fault['msg']}", path=path
+        ) from error
