@@ -1,0 +1,74 @@
+"""``graphcl datasets``: what there is, and a doctor for your own table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from graphcl.cli.output import print_json, print_table
+
+app = typer.Typer(
+    help="List data sets, describe one, or check your own table.", no_args_is_help=True, rich_markup_mode=None
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
+UserColumn = Annotated[str | None, typer.Option(help="Column that holds the user id; detected when not given.")]
+ItemColumn = Annotated[str | None, typer.Option(help="Column that holds the item id; detected when not given.")]
+TimeColumn = Annotated[str | None, typer.Option(help="Column that holds the time; detected when not given.")]
+
+
+@app.command("list")
+def list_datasets(as_json: Json = False) -> None:
+    """List the data sets that have a recipe."""
+    from graphcl.data import dataset_info
+    from graphcl.data import list_datasets as names
+
+    recipes = [dataset_info(name) for name in names()]
+    if as_json:
+        print_json([recipe.model_dump(mode="json") for recipe in recipes])
+        return
+    rows: list[list[object]] = [
+        [r.name, r.expected.users, r.expected.items, r.expected.interactions, r.description] for r in recipes
+    ]
+    print_table("Data sets", ["name", "users", "items", "interactions", "what"], rows)
+
+
+@app.command("info")
+def info(name: Annotated[str, typer.Argument(help="Name of a data set.")], as_json: Json = False) -> None:
+    """Describe one data set: source, licence, format, expected counts, default split."""
+    from graphcl.data import dataset_info
+
+    recipe: dict[str, Any] = dataset_info(name).model_dump(mode="json")
+    if as_json:
+        print_json(recipe)
+        return
+    print_table(name, ["field", "value"], [[field, _describe(value)] for field, value in recipe.items()])
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_describe(part)}" for key, part in value.items() if part is not None)
+    if isinstance(value, list):
+        return "; ".join(_describe(part) for part in value)
+    return "" if value is None else str(value)
+
+
+@app.command("check")
+def check(
+    path: Annotated[Path, typer.Argument(help="Table of interactions to examine.")],
+    user_column: UserColumn = None,
+    item_column: ItemColumn = None,
+    time_column: TimeColumn = None,
+    as_json: Json = False,
+) -> None:
+    """Examine a table: what was read, what was dropped and why, degrees, duplicates, ties, users without evaluation."""
+    from graphcl.data import diagnose, read_interactions
+
+    report = diagnose(read_interactions(path, user=user_column, item=item_column, time=time_column))
+    if as_json:
+        print_json(report.to_dict())
+        return
+    for line in report.lines():
+        typer.echo(line)

@@ -1,0 +1,72 @@
+"""How commands print: tables for people, JSON for machines, files by rename."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from graphcl.errors import InputError
+
+
+def print_json(value: Any) -> None:
+    """Print ``value`` as one JSON document on standard output."""
+    print(json.dumps(value, indent=2, allow_nan=False, default=str))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table; columns whose cells are numbers are aligned to the right."""
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(title), box=box.SIMPLE_HEAD, title_justify="left")
+    for index, column in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[index], (int, float)) for row in rows)
+        table.add_column(escape(column), justify="right" if numeric else "left")
+    for row in rows:
+        table.add_row(*(escape(format_cell(cell)) for cell in row))
+    Console().print(table)
+
+
+def format_cell(cell: object) -> str:
+    """Format a cell: four decimals for fractions, thousands separators for counts."""
+    if isinstance(cell, bool) or cell is None:
+        return "" if cell is None else str(cell)
+    if isinstance(cell, float):
+        return f"{cell:.4f}"
+    if isinstance(cell, int):
+        return f"{cell:,}"
+    return str(cell)
+
+
+def print_metrics(title: str, metrics: Mapping[str, float]) -> None:
+    """Print metrics named ``NAME@k`` as a table with a row a name and a column a cut-off."""
+    cutoffs = sorted({int(name.split("@")[1]) for name in metrics if "@" in name})
+    names = list(dict.fromkeys(name.split("@")[0] for name in metrics if "@" in name))
+    rows: list[list[object]] = [[name, *(metrics.get(f"{name}@{k}") for k in cutoffs)] for name in names]
+    print_table(title, ["metric", *(f"@{k}" for k in cutoffs)], rows)
+    plain = [[name, value] for name, value in metrics.items() if "@" not in name]
+    if plain:
+        print_table("", ["measure", "value"], plain)
+
+
+def write_by_rename(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, then rename it, so that a half-written file never shows."""
+    if path.is_dir():
+        raise InputError("is a folder, not a file", "name a file to write", path=path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot create the folder: {error.strerror}", "choose another --out", path=path) from error
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        write(partial)
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror}", "choose another --out", path=path) from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,148 @@
+"""Commands on a finished run: evaluate, recommend, embed, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from graphcl.cli.output import print_json, print_metrics, write_by_rename
+from graphcl.errors import InputError
+
+if TYPE_CHECKING:
+    import polars
+
+RunFolder = Annotated[Path, typer.Argument(help="Run folder that `graphcl train` wrote.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
+
+_TABLE_SUFFIXES = (".parquet", ".csv", ".jsonl")
+
+
+def evaluate(
+    run: RunFolder,
+    split: Annotated[Literal["test", "valid"], typer.Option(help="Part of the split to rank.")] = "test",
+    as_json: Json = False,
+) -> None:
+    """Recompute the metrics of a run from its saved artefacts."""
+    from graphcl.pipelines import load_pipeline
+
+    result = load_pipeline(run).evaluate(split)
+    if as_json:
+        print_json(result.to_dict())
+        return
+    print_metrics(f"{run} ({split})", result.metrics.to_dict())
+    typer.echo("protocol: " + ", ".join(f"{name} {value}" for name, value in result.protocol.items()))
+
+
+def recommend(
+    run: RunFolder,
+    users: Annotated[str, typer.Option(help="'all', or a file of external user ids: one a line, or a table.")],
+    out: Annotated[Path, typer.Option(help="File to write: .parquet, .csv or .jsonl.")],
+    k: Annotated[int, typer.Option("-k", "--top", min=1, help="Items for each user.")] = 20,
+    history: Annotated[
+        Literal["test", "all"],
+        typer.Option(help="'test' hides each user's test item, as evaluate does; 'all' serves with everything known."),
+    ] = "test",
+    exclude_seen: Annotated[bool, typer.Option(help="Leave out items that the user has in the history.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Recommend items for users; external ids in and out."""
+    from graphcl.pipelines import load_pipeline
+
+    _check_suffix(out, _TABLE_SUFFIXES)
+    pipeline = load_pipeline(run)
+    wanted = None if users == "all" else read_user_ids(Path(users))
+    table = pipeline.recommend(wanted, k, exclude_seen=exclude_seen, history=history)
+    write_by_rename(out, lambda path: _write_table(table, path, out.suffix))
+    if as_json:
+        print_json({"rows": table.height, "users": table["user"].n_unique(), "k": k, "out": str(out)})
+        return
+    typer.echo(f"wrote {table.height:,} rows for {table['user'].n_unique():,} users to {out}")
+
+
+def embed(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="File to write: .parquet or .npz.")],
+    what: Annotated[Literal["items", "users"], typer.Option(help="Whose embeddings to write.")] = "items",
+    as_json: Json = False,
+) -> None:
+    """Write the embeddings of items or users with their external ids."""
+    from graphcl.pipelines import load_pipeline
+
+    _check_suffix(out, (".parquet", ".npz"))
+    embedding = load_pipeline(run).embed(what)
+    write_by_rename(out, lambda path: _write_embedding(embedding.ids, embedding.vectors, path, out.suffix))
+    rows, width = embedding.vectors.shape
+    if as_json:
+        print_json({"rows": rows, "width": width, "what": what, "out": str(out)})
+        return
+    typer.echo(f"wrote {rows:,} {what} x {width} to {out}")
+
+
+def report(
+    run: RunFolder,
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file to write; report.html in the run folder by default.")
+    ] = None,
+) -> None:
+    """Write the report of a run: one self-contained HTML file."""
+    from graphcl.report import write_report
+
+    typer.echo(f"report: {write_report(run, out)}")
+
+
+def read_user_ids(path: Path) -> list[str]:
+    """Read external user ids: a table with a user column, or plain text with one id a line."""
+    import polars
+
+    if not path.is_file():
+        raise InputError("no such file of user ids", "give 'all' or a file with one user id a line", path=path)
+    if path.suffix in (".parquet", ".csv", ".jsonl"):
+        readers = {".parquet": polars.read_parquet, ".csv": polars.read_csv, ".jsonl": polars.read_ndjson}
+        try:
+            table = readers[path.suffix](path)
+        except (polars.exceptions.PolarsError, OSError) as error:
+            raise InputError(f"cannot be read as {path.suffix[1:]}: {error}", "check the file", path=path) from error
+        column = next((name for name in ("user", "user_id", "uid") if name in table.columns), None)
+        if column is None:
+            found = ", ".join(table.columns)
+            raise InputError(f"no user column among {found}", "name the column 'user'", path=path)
+        ids = [str(value) for value in table[column].drop_nulls().to_list()]
+    else:
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise InputError(f"not UTF-8 at byte {error.start}", "save the file as UTF-8", path=path) from error
+        ids = [line.strip() for line in lines if line.strip()]
+    if not ids:
+        raise InputError("holds no user id", "write one user id a line", path=path)
+    return list(dict.fromkeys(ids))
+
+
+def _check_suffix(out: Path, allowed: tuple[str, ...]) -> None:
+    if out.suffix not in allowed:
+        raise InputError(f"unknown file type {out.suffix!r}", f"end --out in one of {', '.join(allowed)}", path=out)
+
+
+def _write_table(table: polars.DataFrame, path: Path, suffix: str) -> None:
+    if suffix == ".parquet":
+        table.write_parquet(path)
+    elif suffix == ".csv":
+        table.write_csv(path)
+    else:
+        table.write_ndjson(path)
+
+
+def _write_embedding(ids: object, vectors: object, path: Path, suffix: str) -> None:
+    import numpy
+    import polars
+
+    vectors = numpy.asarray(vectors)
+    if suffix == ".npz":
+        with path.open("wb") as file:
+            numpy.savez(file, ids=numpy.asarray(ids), vectors=vectors)
+        return
+    width = vectors.shape[1]
+    columns = polars.Series("vector", vectors, dtype=polars.Array(polars.Float32, width))
+    polars.DataFrame([polars.Series("id", numpy.asarray(ids)), columns]).write_parquet(path)
