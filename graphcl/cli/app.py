@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
-import click
 import typer
 
 from graphcl import __version__
 from graphcl.cli import datasets, runs, train
 from graphcl.errors import InputError, MissingPackageError
+
+# Typer carries its own copy of click since 0.2x, so its usage errors are reached through a name that typer exports.
+_UsageError: Any = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     name="graphcl",
@@ -53,12 +56,12 @@ def run(arguments: Sequence[str]) -> int:
         status = app(args=list(arguments), prog_name="graphcl", standalone_mode=False)
     except (InputError, MissingPackageError) as error:
         return _bad_input(str(error))
-    except click.UsageError as error:
+    except _UsageError as error:
         command = error.ctx.command_path if error.ctx is not None else "graphcl"
         return _bad_input(f"{error.format_message()} (see {command} --help)")
-    except click.exceptions.Exit as leave:
+    except typer.Exit as leave:
         return leave.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         typer.echo("graphcl: interrupted; continue with --resume", err=True)
         return 130
     except BrokenPipeError:

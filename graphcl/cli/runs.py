@@ -82,9 +82,7 @@ def embed(
 
 def report(
     run: RunFolder,
-    out: Annotated[
-        Path | None, typer.Option(help="HTML file to write; report.html in the run folder by default.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="HTML file; RUN/report.html by default.")] = None,
 ) -> None:
     """Write the report of a run: one self-contained HTML file."""
     from graphcl.report import write_report

@@ -15,29 +15,19 @@ def train(
     model: Annotated[str, typer.Argument(help="Model to train, for example sasrec.")],
     data: Annotated[str, typer.Option(help="Name of a data set, or path of a table of interactions.")],
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting; repeatable.")
-    ] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings; --set wins over it.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs; early stopping may end sooner.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of every random draw.")] = None,
     devices: Annotated[int | None, typer.Option(min=1, help="Devices to train on.")] = None,
     split: Annotated[
         Literal["leave-one-out", "time", "ratio"] | None,
-        typer.Option(help="How to split; the data set's own by default."),
+        typer.Option(help="How to split; by default as the data set says."),
     ] = None,
-    k_core: Annotated[
-        int | None, typer.Option(min=1, help="Keep users and items with at least this many interactions.")
-    ] = None,
-    user_column: Annotated[
-        str | None, typer.Option(help="Column that holds the user id; detected when not given.")
-    ] = None,
-    item_column: Annotated[
-        str | None, typer.Option(help="Column that holds the item id; detected when not given.")
-    ] = None,
-    time_column: Annotated[
-        str | None, typer.Option(help="Column that holds the time; detected when not given.")
-    ] = None,
+    k_core: Annotated[int | None, typer.Option(min=1, help="Drop rarer users and items.")] = None,
+    user_column: Annotated[str | None, typer.Option(help="Column of the user id; detected if not given.")] = None,
+    item_column: Annotated[str | None, typer.Option(help="Column of the item id; detected if not given.")] = None,
+    time_column: Annotated[str | None, typer.Option(help="Column of the time; detected if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was interrupted.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run folder that exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
