@@ -18,6 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from graphcl.kernels import pair_topk
+
 __all__ = [
     "BucketMetrics",
     "Csr",
@@ -46,10 +48,10 @@ DEFAULT_BUCKET_EDGES = (1, 10, 50)
 _MEMORY_BUDGET = 64 * 2**20
 # Blocks near the cache size are the fastest; the budget only caps them.
 _CACHED_BLOCK = 4 * 2**20
-# A matrix product with very few rows or columns takes another code path in BLAS, which rounds differently. From this
-# size on every entry is summed in the same order wherever it stands in the block, so equal items get equal scores and
-# ranks do not depend on the block size.
-_MIN_SIDE = 32
+# BLAS rounds the entries of a product differently in the fringe that does not fill its register tiles, and in products
+# of very few rows. Blocks that start and end on multiples of this size have no fringe, so equal items get equal scores
+# and ranks do not depend on the block size. It is a multiple of the tile sides in use (4 to 48).
+_ALIGNMENT = 96
 
 
 @torch.no_grad()
@@ -126,7 +128,7 @@ def rank_of_targets(
 def inner_product_scores(queries: Tensor, items: Tensor) -> ScoreBlock:
     """Blocks of ``queries @ items.T`` whose entries do not depend on the block that they are computed in.
 
-    Slices shorter than the shapes that BLAS treats specially are computed inside a larger product and cut out.
+    Slices are widened to aligned ones and cut back, see ``_ALIGNMENT``; aligned slices cost nothing extra.
 
     Args:
         queries: ``[N, d]`` float.
@@ -143,21 +145,31 @@ def inner_product_scores(queries: Tensor, items: Tensor) -> ScoreBlock:
         >>> scores(slice(1, 2), slice(0, 3)).tolist()
         [[0.0, 1.0, 0.0]]
     """
-    if queries.shape[0] < _MIN_SIDE:
-        queries = torch.nn.functional.pad(queries, (0, 0, 0, _MIN_SIDE - queries.shape[0]))
+    padded_queries, padded_items = _pad_rows(queries, _ALIGNMENT), _pad_rows(items, _ALIGNMENT)
 
     def score(rows: slice, columns: slice) -> Tensor:
-        first_row = max(0, min(rows.start, rows.stop - _MIN_SIDE))
-        last_row = max(rows.stop, min(_MIN_SIDE, queries.shape[0]))
-        first_column = max(0, min(columns.start, columns.stop - _MIN_SIDE))
-        last_column = max(columns.stop, min(_MIN_SIDE, items.shape[0]))
-        block = queries[first_row:last_row] @ items[first_column:last_column].T
+        first_row, first_column = (_align_down(part.start) for part in (rows, columns))
+        last_row, last_column = (_align_up(part.stop) for part in (rows, columns))
+        block = padded_queries[first_row:last_row] @ padded_items[first_column:last_column].T
         return block[
             rows.start - first_row : rows.stop - first_row,
             columns.start - first_column : columns.stop - first_column,
         ]
 
     return score
+
+
+def _align_down(position: int) -> int:
+    return position // _ALIGNMENT * _ALIGNMENT
+
+
+def _align_up(position: int) -> int:
+    return -(-position // _ALIGNMENT) * _ALIGNMENT
+
+
+def _pad_rows(matrix: Tensor, multiple: int) -> Tensor:
+    missing = -matrix.shape[0] % multiple
+    return torch.nn.functional.pad(matrix, (0, 0, 0, missing)) if missing else matrix
 
 
 @torch.no_grad()
@@ -334,9 +346,11 @@ def _block_shape(
     if memory_budget < 1:
         raise ValueError(f"memory_budget must be positive, got {memory_budget}")
     bytes_per_score = 16  # float32 score, gathered row and mask, or float64
-    columns = max(_MIN_SIDE, min(num_items, memory_budget // (_MIN_SIDE * bytes_per_score)))
-    rows = max(_MIN_SIDE, min(memory_budget // 4, _CACHED_BLOCK) // (4 * columns))
-    return min(rows, max(1, num_queries)), columns
+    columns = min(
+        _align_up(max(num_items, 1)), max(_ALIGNMENT, _align_down(memory_budget // (_ALIGNMENT * bytes_per_score)))
+    )
+    rows = max(_ALIGNMENT, _align_down(min(memory_budget // 4, _CACHED_BLOCK) // (4 * columns)))
+    return rows, columns
 
 
 def csr_of_targets(
@@ -632,7 +646,9 @@ def _bucket_names(bounds: list[int]) -> list[str]:
 
 
 @torch.no_grad()
-def recommend_topk(queries: Tensor, items: Tensor, k: int, *, exclude: Csr | None = None) -> tuple[Tensor, Tensor]:
+def recommend_topk(
+    queries: Tensor, items: Tensor, k: int, *, exclude: Csr | None = None, memory_budget: int = _MEMORY_BUDGET
+) -> tuple[Tensor, Tensor]:
     """The ``k`` best items of every query by inner product, in the order that :func:`rank_of_targets` ranks them.
 
     Ties go to the lower index: an item at position ``p`` (from 0) has rank ``p + 1`` under ``ties="index"``.
@@ -642,6 +658,7 @@ def recommend_topk(queries: Tensor, items: Tensor, k: int, *, exclude: Csr | Non
         items: ``[V, d]``.
         k: length of the lists.
         exclude: ``(offsets [N+1], columns [E])`` of items not to list for that query.
+        memory_budget: upper bound in bytes of one score block.
 
     Returns:
         Scores ``[N, k]`` and item indices ``[N, k]``, best first. Where fewer than ``k`` candidates exist the rest is
@@ -659,13 +676,24 @@ def recommend_topk(queries: Tensor, items: Tensor, k: int, *, exclude: Csr | Non
         >>> best.tolist()
         [[1, 2]]
     """
-    from graphcl.kernels import pair_topk
-
+    if queries.dim() != 2 or items.dim() != 2 or queries.shape[1] != items.shape[1]:
+        raise ValueError(
+            f"queries must be [N, d] and items [V, d] with one d, got {tuple(queries.shape)} and {tuple(items.shape)}"
+        )
+    num_queries, num_items = queries.shape[0], items.shape[0]
+    if num_queries == 0:
+        return queries.new_empty(0, k), torch.empty(0, k, dtype=torch.int64, device=queries.device)
+    # The blocks of `rank_of_targets`, so that one user alone gets the scores that the batch gave.
+    rows, columns = _block_shape(num_queries, num_items, memory_budget, None)
+    padded = _pad_rows(queries, _ALIGNMENT)
     excluded = None
     if exclude is not None:
-        excluded = _checked_csr(exclude, "exclude", queries.shape[0], items.shape[0], queries.device)
-    best = pair_topk(queries, items, k, exclude=excluded)
-    return best[0], best[1]
+        offsets, unsorted = _checked_csr(exclude, "exclude", num_queries, num_items, queries.device)
+        offsets, sorted_columns = _unique_per_row((offsets, unsorted), num_items)
+        padding = padded.shape[0] - num_queries
+        excluded = torch.cat([offsets, offsets[-1:].expand(padding)]), sorted_columns
+    best = pair_topk(padded, items, k, exclude=excluded, block_size=(rows, columns))
+    return best.values[:num_queries], best.indices[:num_queries]
 
 
 @dataclass(frozen=True)
