@@ -30,9 +30,7 @@ class SequenceBatch:
 
     def to(self, device: torch.device | str) -> SequenceBatch:
         """The same batch on another device."""
-        return SequenceBatch(
-            self.sequences.to(device), self.supervised.to(device), self.targets.to(device), self.total
-        )
+        return SequenceBatch(self.sequences.to(device), self.supervised.to(device), self.targets.to(device), self.total)
 
 
 @runtime_checkable

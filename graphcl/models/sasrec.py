@@ -13,6 +13,7 @@ from graphcl.kernels import linear_cross_entropy
 from graphcl.models.base import SequenceBatch
 from graphcl.models.settings import ModelConfig
 from graphcl.nn import PackedSequences, SequenceTransformer
+from graphcl.nn.tied_embedding import tied_embedding
 from graphcl.nn.transformer import initialize_normal
 
 Size = Annotated[int, Field(ge=1)]
@@ -159,9 +160,10 @@ class SASRec(nn.Module):
         Returns:
             [R * C, d]; rows of unused slots mean nothing.
         """
-        encoded: Tensor = self.encoder(
-            self.item_embedding(sequences.items), sequences.positions, sequences.attention_mask()
-        )
+        return self._encode_embedded(self.item_embedding(sequences.items), sequences)
+
+    def _encode_embedded(self, embedded: Tensor, sequences: PackedSequences) -> Tensor:
+        encoded: Tensor = self.encoder(embedded, sequences.positions, sequences.attention_mask())
         return encoded.flatten(0, 1)
 
     def item_embeddings(self) -> Tensor:
@@ -177,27 +179,31 @@ class SASRec(nn.Module):
         Returns:
             The sum over the targets divided by ``batch.total``, and ``{"cross_entropy": same value}``.
         """
-        hidden = self.encode_packed(batch.sequences)[batch.supervised]
-        loss = self.cross_entropy(hidden, batch.targets, total=batch.total)
+        embedded, classes = tied_embedding(
+            self.item_embedding.weight, batch.sequences.items, self._first_class, self.num_items + 1
+        )
+        hidden = self._encode_embedded(embedded, batch.sequences)[batch.supervised]
+        loss = linear_cross_entropy(hidden, classes, batch.targets - self._first_class, reduction="sum") / batch.total
         return loss, {"cross_entropy": loss.detach()}
 
-    def cross_entropy(self, hidden: Tensor, targets: Tensor, *, total: int | None = None) -> Tensor:
-        """Softmax cross-entropy over the whole catalogue, never as a matrix of tokens by items.
+    def cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Mean softmax cross-entropy over the whole catalogue, never as a matrix of tokens by items.
 
         Args:
             hidden: [N, d] user embeddings.
             targets: [N] ids 1..V.
-            total: divisor of the sum; N when None.
 
         Returns:
             Scalar.
         """
-        if self.config.padding_class:
-            weight, classes = self.item_embedding.weight[: self.num_items + 1], targets
-        else:
-            weight, classes = self.item_embeddings(), targets - 1
-        loss: Tensor = linear_cross_entropy(hidden, weight, classes, reduction="sum")
-        return loss / (targets.shape[0] if total is None else total)
+        classes = self.item_embedding.weight[self._first_class : self.num_items + 1]
+        loss: Tensor = linear_cross_entropy(hidden, classes, targets - self._first_class)
+        return loss
+
+    @property
+    def _first_class(self) -> int:
+        """Lowest id that competes in the softmax."""
+        return 0 if self.config.padding_class else 1
 
     @classmethod
     def from_recbole_state(

@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from graphcl.nn.dropout import add_dropout, dropout
+from graphcl.nn.linear import Linear
+
 
 class TransformerLayer(nn.Module):
     """One post-norm transformer block: self-attention, then a feed-forward network with exact GELU.
@@ -50,11 +53,11 @@ class TransformerLayer(nn.Module):
         self.heads = heads
         self.dropout = dropout
         self.attention_dropout = attention_dropout
-        self.query_key_value = nn.Linear(hidden, 3 * hidden)
-        self.attention_out = nn.Linear(hidden, hidden)
+        self.query_key_value = Linear(hidden, 3 * hidden)
+        self.attention_out = Linear(hidden, hidden)
         self.attention_norm = nn.LayerNorm(hidden, eps=layer_norm_eps)
-        self.inner = nn.Linear(hidden, inner)
-        self.outer = nn.Linear(inner, hidden)
+        self.inner = Linear(hidden, inner)
+        self.outer = Linear(inner, hidden)
         self.outer_norm = nn.LayerNorm(hidden, eps=layer_norm_eps)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -71,21 +74,24 @@ class TransformerLayer(nn.Module):
         query, key, value = (
             self.query_key_value(x).view(rows, width, 3, self.heads, hidden // self.heads).permute(2, 0, 3, 1, 4)
         )
-        context = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            dropout_p=self.attention_dropout if self.training else 0.0,
-            is_causal=mask is None,
-        )
-        context = context.transpose(1, 2).reshape(rows, width, hidden)
-        x = self.attention_norm(x + self._drop(self.attention_out(context)))
-        normed: Tensor = self.outer_norm(x + self._drop(self.outer(F.gelu(self.inner(x)))))
+        context = self._attend(query, key, value, mask).transpose(1, 2).reshape(rows, width, hidden)
+        x = self.attention_norm(add_dropout(x, self.attention_out(context), self.dropout, self.training))
+        update = self.outer(F.gelu(self.inner(x)))
+        normed: Tensor = self.outer_norm(add_dropout(x, update, self.dropout, self.training))
         return normed
 
-    def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        rate = self.attention_dropout if self.training else 0.0
+        if rate == 0.0 or query.device.type != "cpu":
+            return F.scaled_dot_product_attention(
+                query, key, value, attn_mask=mask, dropout_p=rate, is_causal=mask is None
+            )
+        # With dropout, torch has no fused kernel on a CPU; these are the same steps with a cheaper random mask.
+        if mask is None:
+            mask = torch.ones(query.shape[-2], query.shape[-2], dtype=torch.bool).tril_()
+        hidden_keys = torch.zeros(mask.shape, dtype=query.dtype).masked_fill_(~mask, -torch.inf)
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2) + hidden_keys
+        return dropout(scores.softmax(-1), rate, training=True) @ value
 
 
 class SequenceTransformer(nn.Module):
@@ -144,7 +150,7 @@ class SequenceTransformer(nn.Module):
             [R, C, d].
         """
         x = self.input_norm(x + self.position_embedding(positions))
-        x = F.dropout(x, self.dropout, self.training)
+        x = dropout(x, self.dropout, self.training)
         for layer in self.layers:
             x = layer(x, mask)
         return x

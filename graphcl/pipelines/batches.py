@@ -1,4 +1,4 @@
-"""Training windows over stored sequences: offsets into one array, shuffled by a seeded generator, packed a step at a time."""
+"""Training windows over stored sequences: offsets into one array, seeded shuffling, packing a step at a time."""
 
 from __future__ import annotations
 
