@@ -2,19 +2,30 @@
 
 from graphcl.data.ids import IdMap
 from graphcl.data.interactions import Interactions, Sequences, k_core
+from graphcl.data.prefixes import PrefixRows, SameTarget, prefix_rows, same_target_rows
 from graphcl.data.read_report import DroppedRows, ReadReport
+from graphcl.data.readers import FORMATS, read_features, read_interactions
 from graphcl.data.splits import EvaluationSet, Split, leave_one_out, split_by_ratio, split_by_time
+from graphcl.data.synthetic import synthetic_shop
 
 __all__ = [
+    "FORMATS",
     "DroppedRows",
     "EvaluationSet",
     "IdMap",
     "Interactions",
+    "PrefixRows",
     "ReadReport",
+    "SameTarget",
     "Sequences",
     "Split",
     "k_core",
     "leave_one_out",
+    "prefix_rows",
+    "read_features",
+    "read_interactions",
+    "same_target_rows",
     "split_by_ratio",
     "split_by_time",
+    "synthetic_shop",
 ]

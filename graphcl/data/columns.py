@@ -102,39 +102,59 @@ def find_columns(
         >>> find_columns(["userID", "itemID", "when"], {"time": "when"}, source="log.csv")[0]
         {'user': 'userID', 'item': 'itemID', 'time': 'when'}
     """
-    listed = ", ".join(repr(name) for name in found) or "none"
     chosen: dict[str, str] = {}
     notes = []
     for role in ROLES:
-        name = given.get(role)
-        if name is not None:
-            if name not in found:
-                raise InputError(
-                    f"there is no such column; the columns are {listed}",
-                    f"{nearest(name, found)}name the {role} column with {role}=...",
-                    path=source,
-                    column=name,
-                )
-            chosen[role] = name
-            continue
         free = [column for column in found if column not in given.values()]
-        rank = {known: position for position, known in enumerate(_KNOWN_NAMES[role])}
-        candidates = sorted((rank[_plain(c)], c) for c in free if _plain(c) in rank)
-        if candidates:
-            chosen[role] = candidates[0][1]
-            if len(candidates) > 1:
-                others = ", ".join(repr(column) for _, column in candidates[1:])
-                notes.append(f"column {chosen[role]!r} was taken as the {role}; {others} could be meant too")
-        elif role in ("user", "item"):
-            raise InputError(
-                f"no {role} column was recognised; the columns are {listed}",
-                f"{nearest(role, free)}name the {role} column with {role}=...",
-                path=source,
-                column=role,
-            )
+        candidates = _candidates(free, role)
+        asked = given.get(role)
+        if asked is not None or role in ("user", "item"):
+            chosen[role] = column_of_role(found if asked is not None else free, role, asked, source=source)
+        elif candidates:
+            chosen[role] = candidates[0]
+        if asked is None and len(candidates) > 1:
+            others = ", ".join(repr(column) for column in candidates[1:])
+            notes.append(f"column {chosen[role]!r} was taken as the {role}; {others} could be meant too")
     if len(set(chosen.values())) < len(chosen):
         raise InputError("one column was given two roles", f"give each role its own column, not {chosen}", path=source)
     return chosen, tuple(notes)
+
+
+def column_of_role(found: Sequence[str], role: str, given: str | None, *, source: str) -> str:
+    """The column of one role, as `find_columns` picks it.
+
+    Args:
+        found: column names of the source.
+        role: user, item, time or value.
+        given: the name asked for, or None to detect it.
+        source: for messages.
+
+    Returns:
+        A name in `found`.
+
+    Raises:
+        InputError: there is none.
+
+    Complexity:
+        O(columns).
+    """
+    name = given if given is not None else next(iter(_candidates(found, role)), None)
+    if name is not None and name in found:
+        return name
+    listed = ", ".join(repr(column) for column in found) or "none"
+    problem = f"no {role} column was recognised" if given is None else "there is no such column"
+    raise InputError(
+        f"{problem}; the columns are {listed}",
+        f"{nearest(given or role, found)}name the {role} column with {role}=...",
+        path=source,
+        column=given or role,
+    )
+
+
+def _candidates(columns: Sequence[str], role: str) -> list[str]:
+    """Columns whose name suits a role, best first."""
+    rank = {known: position for position, known in enumerate(_KNOWN_NAMES[role])}
+    return sorted((c for c in columns if _plain(c) in rank), key=lambda c: rank[_plain(c)])
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
