@@ -27,9 +27,9 @@ def synthetic_shop(
     """Draw the log of a shop.
 
     Items have a category and a popularity that falls as a power of their rank. Each user has tastes (a Dirichlet draw
-    over categories), comes in sessions and starts each with an item of a liked category. From then on the next item is,
-    with probability `follow`, one of the three accessories of the last item (of its category, mostly popular ones), else
-    a fresh draw by taste. So the last item says far more about the next one than popularity does.
+    over categories), comes in sessions and starts each with an item of a liked category. From then on the next item
+    is, with probability `follow`, one of the three accessories of the last item (of its category, mostly popular
+    ones), else a fresh draw by taste. So the last item says far more about the next one than popularity does.
 
     Args:
         num_users: users, at least 1.
@@ -62,14 +62,14 @@ def synthetic_shop(
     category = generator.integers(0, num_categories, num_items)
     category[:num_categories] = np.arange(num_categories)[:num_items]
     rank = generator.permutation(num_items)
-    weight = (rank + 1.0) ** -exponent
+    weight: NDArray[np.float64] = np.power(rank + 1.0, -exponent)
     shelves = _Shelves(category, weight, num_categories)
     accessories = shelves.draw(generator, np.repeat(category, 3)).reshape(num_items, 3)
 
     length = 5 + generator.poisson(mean_length - 5, num_users)
     # Longest histories first: the users still active at a position are then a prefix.
-    active = np.searchsorted(-np.sort(-length), -np.arange(length.max()), side="left")
     length = -np.sort(-length)
+    active = np.searchsorted(-length, -np.arange(length[0]), side="left")
     taste = np.cumsum(generator.dirichlet(np.full(num_categories, 0.3), num_users), axis=1)
     offsets = np.concatenate([[0], np.cumsum(length)])
     item = np.empty(offsets[-1], dtype=np.int64)
@@ -123,7 +123,8 @@ class _Shelves:
         low, high = self.low[category], self.high[category]
         point = low + generator.random(category.size) * (high - low)
         place = np.searchsorted(self.total, point, side="right")
-        return self.order[np.minimum(place, self.last[category])]
+        drawn: NDArray[np.int64] = self.order[np.minimum(place, self.last[category])]
+        return drawn
 
 
 def _clock(
