@@ -57,6 +57,9 @@ def run(arguments: Sequence[str]) -> int:
     except (InputError, MissingPackageError) as error:
         return _bad_input(str(error))
     except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(error.format_message(), err=True)
+            return 2
         command = error.ctx.command_path if error.ctx is not None else "graphcl"
         return _bad_input(f"{error.format_message()} (see {command} --help)")
     except typer.Exit as leave:
