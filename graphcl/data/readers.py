@@ -93,8 +93,9 @@ def read_interactions(
         on_bad_rows: "raise" at the first row that cannot be used, or "drop" such rows and report them.
         duplicates: what becomes of rows equal in user, item, time and value: "keep", or only the "first" or "last".
         min_value: drop rows with a smaller value.
-        user_features: path or frame with a row a user, see `read_features`.
-        item_features: path or frame with a row an item.
+        user_features: path or frame with a row a user, see `read_features`. False ignores a `.user` file beside an
+            atomic one.
+        item_features: path or frame with a row an item, likewise.
 
     Returns:
         Interactions in source order, with a report of what was read and dropped.
@@ -141,9 +142,13 @@ def read_interactions(
         on_bad_rows=on_bad_rows,
         duplicates=duplicates,
         min_value=min_value,
-        user_features=None if features["user"] is None else read_features(features["user"], "user"),
-        item_features=None if features["item"] is None else read_features(features["item"], "item"),
+        user_features=_features_or_none(features["user"], "user"),
+        item_features=_features_or_none(features["item"], "item"),
     )
+
+
+def _features_or_none(source: Any, role: Literal["user", "item"]) -> pl.DataFrame | None:
+    return None if source is None or source is False else read_features(source, role)
 
 
 def read_features(source: Any, role: Literal["user", "item"], *, key: str | None = None) -> pl.DataFrame:

@@ -1,0 +1,395 @@
+"""Data sets by name: recipes, where their files are, and checks that they are what the recipe says."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from graphcl.data.columns import nearest, with_source
+from graphcl.data.interactions import Interactions
+from graphcl.data.readers import Format, read_interactions
+from graphcl.data.splits import Split, leave_one_out, split_by_ratio, split_by_time
+from graphcl.data.synthetic import synthetic_shop
+from graphcl.errors import InputError
+
+Protocol = Literal["leave-one-out", "by-time", "by-ratio"]
+_SPLITS = {"leave-one-out": leave_one_out, "by-time": split_by_time, "by-ratio": split_by_ratio}
+_TIMEOUT_SECONDS = 60
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PackageFile(_Strict):
+    """A file that an installed Python package ships.
+
+    Attributes:
+        name: distribution name.
+        path: path below the folder that the package is installed into.
+    """
+
+    name: str
+    path: str
+
+
+class RecipeFile(_Strict):
+    """One file of a data set.
+
+    Attributes:
+        name: file name in the data folder.
+        role: what the file holds.
+        sha256: checksum.
+        bytes: size.
+        source: where it was published.
+        mirrors: other addresses of the same bytes, tried in order.
+        package: an installed package that ships the same bytes.
+    """
+
+    name: str
+    role: Literal["interactions", "item_features", "user_features"]
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(gt=0)
+    source: str
+    mirrors: tuple[str, ...] = ()
+    package: PackageFile | None = None
+
+
+class RecipeColumns(_Strict):
+    """Columns of the interaction file by role; None means detected or absent."""
+
+    user: str | None = None
+    item: str | None = None
+    time: str | None = None
+    value: str | None = None
+
+
+class ExpectedCounts(_Strict):
+    """What the loaded log must count; None is not checked."""
+
+    users: int | None = None
+    items: int | None = None
+    interactions: int | None = None
+
+
+class GeneratorArguments(_Strict):
+    """Arguments of `synthetic_shop`."""
+
+    num_users: int
+    num_items: int
+    seed: int = 0
+
+
+class Recipe(_Strict):
+    """One data set: where it comes from and what it must be.
+
+    Attributes:
+        name: short name, as in commands.
+        description: one line.
+        licence: under which terms it may be used.
+        format: reader format, or "generator".
+        columns: columns by role, for formats that name columns.
+        files: its files; exactly one holds the interactions. Empty for a generator.
+        generator: arguments of the generator.
+        expected: counts of the loaded log.
+        split: default split protocol.
+    """
+
+    name: str
+    description: str
+    licence: str
+    format: Format | Literal["generator"]
+    columns: RecipeColumns = RecipeColumns()
+    files: tuple[RecipeFile, ...] = ()
+    generator: GeneratorArguments | None = None
+    expected: ExpectedCounts = ExpectedCounts()
+    split: Protocol = "leave-one-out"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Recipe:
+        interactions = sum(file.role == "interactions" for file in self.files)
+        made = self.generator is not None
+        if made != (self.format == "generator") or interactions != (0 if made else 1):
+            raise ValueError("a recipe has either a generator or files, exactly one of them with the interactions")
+        return self
+
+    def file(self, role: str) -> RecipeFile | None:
+        """The file with a role, None when there is none."""
+        return next((file for file in self.files if file.role == role), None)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A loaded data set.
+
+    Attributes:
+        name: registered name or path.
+        interactions: the log.
+        recipe: its recipe, None for a path.
+        protocol: default split protocol.
+
+    Example:
+        >>> load_dataset("synthetic-shop").split().protocol
+        'leave-one-out'
+    """
+
+    name: str
+    interactions: Interactions
+    recipe: Recipe | None = None
+    protocol: Protocol = "leave-one-out"
+
+    def split(self) -> Split:
+        """The log under its default protocol.
+
+        Raises:
+            InputError: the log does not allow it.
+        """
+        return _SPLITS[self.protocol](self.interactions)
+
+
+def list_datasets() -> tuple[Recipe, ...]:
+    """All recipes, by name.
+
+    Raises:
+        InputError: a recipe file is invalid, or no recipes are installed.
+
+    Complexity:
+        O(recipes).
+
+    Example:
+        >>> "ml-100k" in [recipe.name for recipe in list_datasets()]
+        True
+    """
+    return tuple(_read_recipe(path) for path in sorted(_recipe_paths(), key=lambda path: path.stem))
+
+
+def dataset_info(name: str) -> Recipe:
+    """The recipe of a data set.
+
+    Args:
+        name: registered name.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        InputError: the name is unknown (the nearest known one is named), or the recipe is invalid.
+
+    Complexity:
+        O(recipes).
+
+    Example:
+        >>> dataset_info("amazon-beauty").expected.users
+        22363
+    """
+    paths = {path.stem: path for path in _recipe_paths()}
+    if name not in paths:
+        known = ", ".join(sorted(paths))
+        raise InputError(
+            f"there is no data set or file {name!r}", f"{nearest(name, sorted(paths))}the data sets are {known}"
+        )
+    return _read_recipe(paths[name])
+
+
+def load_dataset(name_or_path: str | Path, *, features: bool = False, **options: Any) -> Dataset:
+    """Load a registered data set, or a log of your own.
+
+    A registered file is looked for in ``$GRAPHCL_DATA/<name>/``, then in the user cache, then in an installed package
+    that ships it, and is downloaded into the cache otherwise. Whatever is found must have the checksum of the recipe,
+    and the log its counts.
+
+    Args:
+        name_or_path: registered name, or the path of a file.
+        features: for a registered name, load its side features as well.
+        **options: for a path, options of `read_interactions`.
+
+    Returns:
+        The data set.
+
+    Raises:
+        InputError: unknown name, missing file without a network, checksum or counts that differ, bad input.
+
+    Complexity:
+        As `read_interactions`.
+
+    Example:
+        >>> load_dataset("synthetic-shop").interactions.num_users
+        2000
+    """
+    if _is_path(name_or_path):
+        return Dataset(str(name_or_path), read_interactions(name_or_path, **options))
+    recipe = dataset_info(str(name_or_path))
+    if options:
+        raise InputError(
+            f"{recipe.name} is a registered data set, and {', '.join(options)} is set by its recipe",
+            "leave it out, or give the path of the file",
+        )
+    log = _generate(recipe) if recipe.generator is not None else _read_files(recipe, features=features)
+    _check_counts(recipe, log)
+    return Dataset(recipe.name, log, recipe, recipe.split)
+
+
+def find_dataset_file(recipe: Recipe, file: RecipeFile) -> Path | None:
+    """Where a file of a data set lies on this machine: `$GRAPHCL_DATA`, the user cache, or an installed package.
+
+    Args:
+        recipe: the data set.
+        file: one of its files.
+
+    Returns:
+        The path, not yet checked; None when the file has to be downloaded.
+
+    Raises:
+        InputError: `$GRAPHCL_DATA` is set and is no folder.
+
+    Complexity:
+        O(1).
+    """
+    root = os.environ.get("GRAPHCL_DATA")
+    if root and not Path(root).expanduser().is_dir():
+        raise InputError("GRAPHCL_DATA is no folder", "set it to the folder that holds <name>/<file>", path=root)
+    places = [Path(root).expanduser() / recipe.name / file.name] if root else []
+    places.append(_cache_folder() / recipe.name / file.name)
+    if file.package is not None:
+        try:
+            shipped = importlib.metadata.distribution(file.package.name).locate_file(file.package.path)
+            places.append(Path(str(shipped)))
+        except importlib.metadata.PackageNotFoundError:
+            pass  # the next place is the download
+    return next((place for place in places if place.is_file()), None)
+
+
+def _is_path(name_or_path: str | Path) -> bool:
+    if isinstance(name_or_path, Path):
+        return True
+    looks_like_one = os.sep in name_or_path or "/" in name_or_path or "." in name_or_path
+    return looks_like_one or Path(name_or_path).is_file()
+
+
+def _recipe_paths() -> Iterator[Path]:
+    """Recipe files beside a source checkout, or where an installed distribution put them."""
+    checkout = Path(__file__).resolve().parents[2] / "datasets"
+    if (checkout / "synthetic-shop.yaml").is_file():
+        yield from checkout.glob("*.yaml")
+        return
+    installed = [path for path in _distribution_files() if path.suffix == ".yaml" and path.is_file()]
+    if not installed:
+        raise InputError("the data set recipes are not installed", "install graphcl again", path=checkout)
+    yield from installed
+
+
+def _distribution_files() -> Iterator[Path]:
+    try:
+        listed = importlib.metadata.files("graphcl") or []
+    except importlib.metadata.PackageNotFoundError:
+        listed = []
+    below = [entry for entry in listed if entry.parts[-4:-1] == ("share", "graphcl", "datasets")]
+    if below:
+        yield from (Path(str(entry.locate())).resolve() for entry in below)
+    else:
+        # Installers that keep no list of files still follow the scheme of the interpreter.
+        yield from (Path(sysconfig.get_path("data")) / "share" / "graphcl" / "datasets").glob("*.yaml")
+
+
+def _read_recipe(path: Path) -> Recipe:
+    import yaml
+
+    try:
+        recipe = Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except yaml.YAMLError as error:
+        raise InputError(f"this is no YAML: {error}", "mend the recipe", path=path) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "recipe"
+        raise InputError(f"{place}: {first['msg']}", "mend the recipe", path=path) from error
+    if recipe.name != path.stem:
+        raise InputError(f"the recipe calls itself {recipe.name!r}", "give recipe and file one name", path=path)
+    return recipe
+
+
+def _generate(recipe: Recipe) -> Interactions:
+    arguments = recipe.generator.model_dump() if recipe.generator is not None else {}
+    return with_source(synthetic_shop(**arguments), recipe.name)
+
+
+def _read_files(recipe: Recipe, *, features: bool) -> Interactions:
+    wanted = ["interactions", *(("item_features", "user_features") if features else ())]
+    paths = {file.role: _verified(recipe, file) for role in wanted if (file := recipe.file(role)) is not None}
+    return read_interactions(
+        paths["interactions"],
+        format=None if recipe.format == "generator" else recipe.format,
+        **recipe.columns.model_dump(),
+        item_features=paths.get("item_features", False),
+        user_features=paths.get("user_features", False),
+    )
+
+
+def _verified(recipe: Recipe, file: RecipeFile) -> Path:
+    path = find_dataset_file(recipe, file)
+    if path is None:
+        return _download(recipe, file)
+    _verify(path, file)
+    return path
+
+
+def _verify(path: Path, file: RecipeFile, *, name: str | None = None) -> None:
+    with path.open("rb") as opened:
+        actual = hashlib.file_digest(opened, "sha256").hexdigest()
+    if actual != file.sha256:
+        raise InputError(
+            f"its checksum fails: sha256 is {actual}, the recipe says {file.sha256}",
+            "the file is damaged or another version: delete it and load again, or put the right one there",
+            path=name or path,
+        )
+
+
+def _cache_folder() -> Path:
+    import pooch
+
+    return Path(pooch.os_cache("graphcl"))
+
+
+def _download(recipe: Recipe, file: RecipeFile) -> Path:
+    """Fetch into the cache: first beside the goal, then checked, then renamed, so that no half file is ever found."""
+    import pooch
+
+    target = _cache_folder() / recipe.name / file.name
+    partial = target.with_name(f"{target.name}.{os.getpid()}.part")
+    failures = []
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for address in (file.source, *file.mirrors):
+            fetch = pooch.HTTPDownloader(progressbar=True, timeout=_TIMEOUT_SECONDS)
+            try:
+                fetch(address, str(partial), None)
+            except OSError as error:  # every failure of the network or of the server is one
+                failures.append(f"{address}: {type(error).__name__}")
+                continue
+            _verify(partial, file, name=address)
+            partial.replace(target)
+            return target
+    finally:
+        partial.unlink(missing_ok=True)
+    raise InputError(
+        f"{file.name} of {recipe.name} is not on this machine and cannot be downloaded ({', '.join(failures)})",
+        f"connect to the network, or set GRAPHCL_DATA to a folder that holds {recipe.name}/{file.name}",
+    )
+
+
+def _check_counts(recipe: Recipe, log: Interactions) -> None:
+    counts = {"users": log.num_users, "items": log.num_items, "interactions": log.num_interactions}
+    for name, expected in recipe.expected.model_dump().items():
+        if expected is not None and counts[name] != expected:
+            raise InputError(
+                f"{recipe.name} has {counts[name]} {name}, its recipe expects {expected}",
+                "mend the recipe or the file",
+                path=log.report.source,
+            )
