@@ -83,7 +83,7 @@ def test_projection_of_degenerate_inputs_is_finite() -> None:
     assert project_2d(np.ones((1, 3)))[0].tolist() == [[0, 0]]
     coordinates, shares = project_2d(np.ones((4, 1)))
     assert coordinates.tolist() == [[0, 0]] * 4
-    assert shares == (0, 0)
+    assert list(shares) == [0, 0]
     assert np.isfinite(project_2d(np.array([[0.0, 0.0], [3.0, 4.0]]), normalize=True)[0]).all()
     with pytest.raises(ValueError, match=r"\[V, d\], got shape \(3,\)"):
         project_2d(np.ones(3))

@@ -1,0 +1,3 @@
+"""Cases of graph contrastive learning."""
+
+from __future__ import annotations
