@@ -1,0 +1,50 @@
+"""Reductions by the torch-scatter package, where it is installed. Never needed, never imported unasked."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from torch import Tensor
+
+from graphcl.kernels._segment_torch import composed_logsumexp, composed_softmax
+from graphcl.kernels._segments import Segments
+
+
+def load() -> ModuleType:
+    """The package, or one error that says how to get it."""
+    try:
+        import torch_scatter
+    except ImportError as error:
+        raise ImportError(
+            "backend 'torch_scatter' needs the torch-scatter package: pip install --no-build-isolation torch-scatter "
+            "(as an extra: pip install --no-build-isolation 'graphcl[scatter]'); or pass backend='torch'"
+        ) from error
+    package: ModuleType = torch_scatter
+    return package
+
+
+def _reduce(src: Tensor, segments: Segments, reduction: str) -> Tensor:
+    package = load()
+    src = src.detach().contiguous()
+    if segments.is_sorted:
+        reduced: Tensor = package.segment_csr(src, segments.offsets, reduce=reduction)
+    else:
+        reduced = package.scatter(src, segments.ids, dim=0, dim_size=segments.size, reduce=reduction)
+    return reduced
+
+
+def segment_sum(src: Tensor, segments: Segments) -> Tensor:
+    return _reduce(src, segments, "sum")
+
+
+def segment_extreme(src: Tensor, segments: Segments, largest: bool) -> Tensor:
+    """Empty segments hold whatever the package leaves there; the caller fills them."""
+    return _reduce(src, segments, "max" if largest else "min")
+
+
+def segment_logsumexp(src: Tensor, segments: Segments) -> Tensor:
+    return composed_logsumexp(src, segments, segment_sum, segment_extreme)
+
+
+def segment_softmax(src: Tensor, segments: Segments) -> Tensor:
+    return composed_softmax(src, segments, segment_sum, segment_extreme)
