@@ -25,9 +25,9 @@ def dense_logits(product: ScaledProduct) -> tuple[Tensor, Tensor]:
         logits = logits + product.column_bias[None, :]
     weight = combine_rules(product.rules, product.tile(rows, columns))
     if weight is None:
-        return similarity, torch.full_like(logits, -torch.inf)
-    if weight.log_weight is not None:
-        logits = logits + weight.log_weight.to(wide)
+        return similarity, logits.masked_fill(torch.ones_like(logits, dtype=torch.bool), -torch.inf)
+    for log_weight in weight.log_weights:
+        logits = logits + log_weight.detach().to(wide)
     if weight.mask is not None:
         logits = logits.masked_fill(~weight.mask, -torch.inf)
     for positions in weight.excluded:

@@ -12,7 +12,7 @@ from graphcl.kernels.rules import CandidateRule, PairTile, is_mask_only
 
 @dataclass(frozen=True)
 class ScaledProduct:
-    """Logits ``l_ij = s_ij * row_scale_i * column_scale_j + row_bias_i + column_bias_j + log w_ij``, ``s_ij = <x_i, y_j>``.
+    """Logits ``l_ij = s_ij row_scale_i column_scale_j + row_bias_i + column_bias_j + log w_ij`` with ``s_ij = <x_i, y_j>``.
 
     Cosine and squared distance arrive here as plain products: normalised rows, and two more columns that carry the
     squared norms. Temperatures arrive as scales. All tensors may carry gradients; ``x`` and ``y`` may be half.
@@ -46,6 +46,22 @@ class ScaledProduct:
     @property
     def masks_only(self) -> bool:
         return all(is_mask_only(rule) for rule in self.rules)
+
+    def detach(self) -> ScaledProduct:
+        """The same numbers, holding on to no graph."""
+
+        def constant(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value.detach()
+
+        return ScaledProduct(
+            self.x.detach(),
+            self.y.detach(),
+            self.row_scale.detach() if isinstance(self.row_scale, Tensor) else self.row_scale,
+            constant(self.column_scale),
+            constant(self.row_bias),
+            constant(self.column_bias),
+            self.rules,
+        )
 
     def tile(self, rows: slice, columns: slice) -> PairTile:
         return PairTile(rows, columns, self.num_candidates, self.x.device, self.similarity)

@@ -15,8 +15,8 @@ def normalize_rows(x: Tensor, eps: float = 1e-12) -> Tensor:
 
     .. math:: n(x_i) = x_i / \|x_i\| \text{ where } \|x_i\| > \epsilon, \quad 0 \text{ elsewhere}
 
-    The stock normalisation divides by ``max(|x|, eps)`` and so sends ``1 / eps`` times the upstream gradient into a zero
-    row. Zero rows are common in graphs (isolated nodes after a ReLU).
+    The stock normalisation divides by ``max(|x|, eps)`` and so sends ``1 / eps`` times the upstream gradient into a
+    zero row. Zero rows are common in graphs (isolated nodes after a ReLU).
 
     Args:
         x: ``(n, d)`` float32, float64, bfloat16 or float16.
@@ -46,4 +46,5 @@ def normalize_rows(x: Tensor, eps: float = 1e-12) -> Tensor:
     safe_peak = peak.masked_fill(zero, 1.0)
     scaled = wide.masked_fill(zero, 1.0) / safe_peak
     unit = scaled / torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
-    return unit.masked_fill(zero, 0.0).to(x.dtype)
+    result: Tensor = unit.masked_fill(zero, 0.0).to(x.dtype)
+    return result

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from graphcl.kernels import _pairs_reference
+from graphcl.kernels import _both_torch, _pairs_reference, _pairs_torch
 from graphcl.kernels._arguments import (
     MEMORY_BUDGET,
     check_block_size,
@@ -27,6 +27,7 @@ from graphcl.kernels._arguments import (
     compute_dtype,
 )
 from graphcl.kernels._product import ScaledProduct
+from graphcl.kernels._tiles import Blocks, choose_blocks
 from graphcl.kernels.backends import Backend, check_backend, triton_for
 from graphcl.kernels.normalize import normalize_rows
 from graphcl.kernels.rules import CandidateRule, check_rule
@@ -133,7 +134,10 @@ def pair_logsumexp(
     module = triton_for("triton_pairs", backend, product.x.device)
     if module is not None and (backend == "triton" or module.supports(product, moments)):
         return PairLogSumExp(*module.logsumexp(product, moments))
-    return PairLogSumExp(*_pairs_reference.logsumexp(product, moments))
+    if backend == "reference":
+        return PairLogSumExp(*_pairs_reference.logsumexp(product, moments))
+    with torch.autocast(product.x.device.type, enabled=False):
+        return PairLogSumExp(*_pairs_torch.logsumexp(product, moments, _blocks_for(product, memory_budget, blocks)))
 
 
 def pair_logsumexp_both(
@@ -186,7 +190,10 @@ def pair_logsumexp_both(
     )
     blocks = _check_blocks(memory_budget, block_size)
     check_backend(backend)
-    return BothLogSumExp(*_pairs_reference.logsumexp_both(product))
+    if backend == "reference":
+        return BothLogSumExp(*_pairs_reference.logsumexp_both(product))
+    with torch.autocast(product.x.device.type, enabled=False):
+        return BothLogSumExp(*_both_torch.logsumexp_both(product, _blocks_for(product, memory_budget, blocks)))
 
 
 def edge_dot(
@@ -202,7 +209,8 @@ def edge_dot(
 ) -> Tensor:
     r"""Similarities of listed pairs: ``s[e] = s(x[rows[e]], y[columns[e]])``, for the sparse positives.
 
-    .. math:: s_e = \langle x_{r_e}, y_{c_e} \rangle, \quad \cos(x_{r_e}, y_{c_e}) \quad\text{or}\quad -\|x_{r_e} - y_{c_e}\|^2
+    .. math::
+        s_e = \langle x_{r_e}, y_{c_e} \rangle, \quad \cos(x_{r_e}, y_{c_e}) \quad\text{or}\quad -\|x_{r_e} - y_{c_e}\|^2
 
     Args:
         x: ``(n, d)`` float32, float64, bfloat16 or float16.
@@ -330,6 +338,13 @@ def _column_scale(
     if check:
         check_positive_tensor("candidate_temperature", temperature)
     return temperature.to(wide).reciprocal()
+
+
+def _blocks_for(product: ScaledProduct, memory_budget: int, block_size: tuple[int, int] | None) -> Blocks:
+    itemsize = compute_dtype(product.x.dtype).itemsize
+    return choose_blocks(
+        product.num_anchors, product.num_candidates, itemsize, memory_budget, block_size, product.x.device
+    )
 
 
 def _check_blocks(memory_budget: int, block_size: int | tuple[int, int] | None) -> tuple[int, int] | None:

@@ -104,14 +104,14 @@ class TileWeight(NamedTuple):
     """Combined answer of all rules for a tile that has at least one allowed pair."""
 
     mask: Tensor | None  # bool, true = allowed
-    log_weight: Tensor | None  # float
+    log_weights: tuple[Tensor, ...]  # float, to be added
     excluded: tuple[Tensor, ...]  # flat positions in the tile
 
 
 def combine_rules(rules: Sequence[CandidateRule], tile: PairTile) -> TileWeight | None:
     """Evaluate every rule on ``tile``; ``None`` when no pair of it can be allowed."""
     mask: Tensor | None = None
-    log_weight: Tensor | None = None
+    log_weights: list[Tensor] = []
     excluded: list[Tensor] = []
     for rule in rules:
         if isinstance(rule, ExcludeSameIndex | ExcludePairs):
@@ -127,8 +127,8 @@ def combine_rules(rules: Sequence[CandidateRule], tile: PairTile) -> TileWeight 
         elif answer.dtype == torch.bool:
             mask = answer if mask is None else mask & answer
         else:
-            log_weight = answer if log_weight is None else log_weight + answer
-    return TileWeight(mask, log_weight, tuple(excluded))
+            log_weights.append(answer)
+    return TileWeight(mask, tuple(log_weights), tuple(excluded))
 
 
 def is_mask_only(rule: CandidateRule) -> bool:
@@ -219,9 +219,9 @@ class ExcludeSameIndex:
     def log_weight_tile(self, tile: PairTile) -> Tensor | bool:
         if self.anchor_index is None and self.candidate_index is None:
             return _mask_without(self.excluded_positions(tile), tile)
-        return _slice_or_range(self.anchor_index, tile.rows, tile.device)[:, None] != _slice_or_range(
-            self.candidate_index, tile.columns, tile.device
-        )
+        anchors = _slice_or_range(self.anchor_index, tile.rows, tile.device)
+        candidates = _slice_or_range(self.candidate_index, tile.columns, tile.device)
+        return torch.ne(anchors[:, None], candidates[None, :])
 
 
 def _slice_or_range(index: Tensor | None, part: slice, device: torch.device) -> Tensor:
@@ -266,8 +266,8 @@ class EqualIds:
         _check_device("EqualIds.candidate_ids", self.candidate_ids, device)
 
     def log_weight_tile(self, tile: PairTile) -> Tensor | bool:
-        anchors, candidates = self.anchor_ids[tile.rows, None], self.candidate_ids[None, tile.columns]
-        return anchors == candidates if self.keep else anchors != candidates
+        compare = torch.eq if self.keep else torch.ne
+        return compare(self.anchor_ids[tile.rows, None], self.candidate_ids[None, tile.columns])
 
 
 @dataclass(frozen=True, eq=False)
@@ -313,7 +313,7 @@ class ExcludePairs(_PairList):
     """Leaves out the listed pairs, for instance the sparse positives of each anchor.
 
     Args:
-        offsets: ``(A + 1,)`` integers, compressed rows: candidates of anchor i are ``columns[offsets[i]:offsets[i + 1]]``.
+        offsets: ``(A + 1,)`` integers, compressed rows: those of anchor i are ``columns[offsets[i]:offsets[i + 1]]``.
         columns: ``(E,)`` candidate positions, sorted within each row.
 
     Complexity: O(rows log E + listed pairs) a tile.
@@ -530,8 +530,9 @@ class AllOf(_RuleGroup):
             hole = _mask_without(torch.cat(weight.excluded), tile)
             if isinstance(hole, Tensor):
                 mask = hole if mask is None else mask & hole
-        if weight.log_weight is None:
+        if not weight.log_weights:
             return True if mask is None else mask
-        if mask is None:
-            return weight.log_weight
-        return weight.log_weight + _as_log_weight(mask).to(weight.log_weight.dtype)
+        total = weight.log_weights[0]
+        for other in weight.log_weights[1:]:
+            total = total + other
+        return total if mask is None else total + _as_log_weight(mask).to(total.dtype)

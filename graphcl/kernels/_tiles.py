@@ -1,0 +1,227 @@
+"""Tiles of the pair matrix: how large they are, and the exponentials of their logits under candidate rules.
+
+Everything here counts in powers of two: operands arrive multiplied by log2(e), because ``exp2`` is several times faster
+than ``exp`` on a CPU, above all for arguments that underflow. Masks are written as 0/1 floats and multiplied, because
+comparisons into a float buffer and products are vectorised where bool tensors and ``masked_fill`` are not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from graphcl.kernels._arguments import compute_dtype
+from graphcl.kernels._product import ScaledProduct
+from graphcl.kernels.rules import CandidateRule, EqualIds, ExcludePairs, ExcludeSameIndex, PairTile
+
+LOG2E = math.log2(math.e)
+LN2 = math.log(2.0)
+
+# Tiles of this shape stay in a CPU's second-level cache between the product, the exponential and the next product.
+_CPU_ROWS, _CPU_COLUMNS = 256, 2048
+_GPU_ROWS, _GPU_COLUMNS = 4096, 16384
+_FEWEST_STORED_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Tile edges, and whether the exponentials of one block of rows are kept over all columns until the row sums are known.
+
+    ``stored`` lets the forward sweep find both gradients, for rows x C values of memory.
+    """
+
+    rows: int
+    columns: int
+    stored: bool
+
+
+def choose_blocks(
+    num_anchors: int,
+    num_candidates: int,
+    itemsize: int,
+    memory_budget: int,
+    block_size: tuple[int, int] | None,
+    device: torch.device,
+) -> Blocks:
+    """Cache-sized tiles within the budget; a given ``block_size`` counts before both."""
+    budget = max(memory_budget // itemsize, 1)
+    if block_size is not None:
+        rows, columns = block_size
+        return Blocks(rows, columns, min(rows, num_anchors) * num_candidates <= budget)
+    most_rows, most_columns = (_CPU_ROWS, _CPU_COLUMNS) if device.type == "cpu" else (_GPU_ROWS, _GPU_COLUMNS)
+    columns = max(min(most_columns, num_candidates, budget), 1)
+    rows = max(min(most_rows, num_anchors, budget // max(num_candidates, 1)), 1)
+    if rows >= min(_FEWEST_STORED_ROWS, num_anchors):
+        return Blocks(rows, columns, True)
+    return Blocks(max(min(most_rows, num_anchors, budget // columns), 1), columns, False)
+
+
+def split(total: int, size: int) -> Iterator[slice]:
+    for start in range(0, total, size):
+        yield slice(start, min(start + size, total))
+
+
+class _EqualCodes:
+    """`EqualIds` over codes that fit a float exactly."""
+
+    def __init__(self, anchors: Tensor, candidates: Tensor, keep: bool) -> None:
+        codes = torch.unique(torch.cat([anchors.long(), candidates.long()]), return_inverse=True)[1]
+        # 2^24 distinct ids is where float32 stops counting one by one.
+        wide = torch.float32 if codes.numel() <= 2**24 else torch.float64
+        self.anchors, self.candidates = codes.to(wide).split([anchors.shape[0], candidates.shape[0]])
+        self.keep = keep
+
+    def write(self, tile: PairTile, out: Tensor) -> None:
+        compare = torch.eq if self.keep else torch.ne
+        compare(self.anchors[tile.rows, None], self.candidates[None, tile.columns], out=out)
+
+
+def _compile_rule(rule: CandidateRule, num_anchors: int, num_candidates: int) -> CandidateRule | _EqualCodes:
+    if isinstance(rule, EqualIds):
+        return _EqualCodes(rule.anchor_ids, rule.candidate_ids, rule.keep)
+    if isinstance(rule, ExcludeSameIndex) and (rule.anchor_index is not None or rule.candidate_index is not None):
+        given = rule.anchor_index if rule.anchor_index is not None else rule.candidate_index
+        device = None if given is None else given.device
+        anchors = torch.arange(num_anchors, device=device) if rule.anchor_index is None else rule.anchor_index
+        candidates = (
+            torch.arange(num_candidates, device=device) if rule.candidate_index is None else rule.candidate_index
+        )
+        return _EqualCodes(anchors, candidates, keep=False)
+    return rule
+
+
+class TileSource:
+    """Computes one tile of logits at a time into buffers that are reused.
+
+    Args:
+        product: source of the rules and of similarities for rules that look at them.
+        x: ``(A, p)`` rows times row scale times log2(e), accumulation dtype.
+        y: ``(C, p)`` rows times column scale.
+        column_bias: ``(C,)`` times log2(e), or None.
+        row_bias: ``(A,)`` times log2(e), or None.
+
+    Attributes:
+        bounded: every rule is a mask and no logit can leave the range in which ``2^l`` and its sums need no shift.
+    """
+
+    def __init__(
+        self, product: ScaledProduct, x: Tensor, y: Tensor, column_bias: Tensor | None, row_bias: Tensor | None = None
+    ) -> None:
+        self.product = product
+        self.x, self.y, self.column_bias, self.row_bias = x, y, column_bias, row_bias
+        self.rules = [_compile_rule(rule, x.shape[0], y.shape[0]) for rule in product.rules]
+        self.bounded = product.masks_only and self._within_range()
+        self._multiplier = x.new_empty(0)
+
+    def _within_range(self) -> bool:
+        """By Cauchy and Schwarz |l_ij| <= |x_i| |y_j| + |biases|; a bias of -inf leaves its candidate out."""
+        if self.x.shape[0] == 0 or self.y.shape[0] == 0:
+            return True
+        bound = torch.linalg.vector_norm(self.x, dim=1).max() * torch.linalg.vector_norm(self.y, dim=1).max()
+        for bias in (self.column_bias, self.row_bias):
+            if bias is not None:
+                bound = bound + bias.masked_fill(bias == -torch.inf, 0.0).abs().max()
+        return bool(bound <= (800.0 if self.x.dtype == torch.float64 else 80.0))
+
+    def exponentials(self, rows: slice, columns: slice, flat: Tensor) -> Tensor | None:
+        """``2^l`` of a tile in ``flat``, 0 at forbidden pairs; only where `bounded`. None when all pairs are forbidden."""
+        return self._evaluate(rows, columns, flat, bounded=True)
+
+    def logits(self, rows: slice, columns: slice, flat: Tensor) -> Tensor | None:
+        """Base-2 logits of a tile in ``flat``, -inf at forbidden pairs. None when all pairs are forbidden."""
+        return self._evaluate(rows, columns, flat, bounded=False)
+
+    def similarity_and_logits(
+        self, rows: slice, columns: slice, flat: tuple[Tensor, Tensor], scales: tuple[Tensor, Tensor | None]
+    ) -> tuple[Tensor, Tensor] | None:
+        """As `logits` for unscaled operands, together with the similarities; ``scales`` are those of rows and columns."""
+        tile = self.product.tile(rows, columns)
+        answers = self._answers(tile)
+        if answers is None:
+            return None
+        similarity, out = (part[: tile.shape[0] * tile.shape[1]].view(tile.shape) for part in flat)
+        torch.mm(self.x[rows], self.y[columns].T, out=similarity)
+        torch.mul(similarity, scales[0][rows, None], out=out)
+        if scales[1] is not None:
+            out.mul_(scales[1][columns])
+        self._add_biases(tile, out)
+        for answer in answers:
+            self._apply(answer, tile, out, multiply=False)
+        return similarity, out
+
+    def _evaluate(self, rows: slice, columns: slice, flat: Tensor, *, bounded: bool) -> Tensor | None:
+        tile = self.product.tile(rows, columns)
+        answers = self._answers(tile)
+        if answers is None:
+            return None
+        out = flat[: tile.shape[0] * tile.shape[1]].view(tile.shape)
+        torch.mm(self.x[rows], self.y[columns].T, out=out)
+        self._add_biases(tile, out)
+        if bounded:
+            out.exp2_()
+        for answer in answers:
+            self._apply(answer, tile, out, multiply=bounded)
+        return out
+
+    def _add_biases(self, tile: PairTile, out: Tensor) -> None:
+        if self.column_bias is not None:
+            out.add_(self.column_bias[tile.columns])
+        if self.row_bias is not None:
+            out.add_(self.row_bias[tile.rows, None])
+
+    def _answers(self, tile: PairTile) -> list[Tensor | _EqualCodes | ExcludeSameIndex | ExcludePairs] | None:
+        found: list[Tensor | _EqualCodes | ExcludeSameIndex | ExcludePairs] = []
+        for rule in self.rules:
+            if isinstance(rule, _EqualCodes | ExcludeSameIndex | ExcludePairs):
+                found.append(rule)
+                continue
+            answer = rule.log_weight_tile(tile)
+            if isinstance(answer, Tensor):
+                found.append(answer)
+            elif not answer:
+                return None
+        return found
+
+    def _apply(
+        self,
+        answer: Tensor | _EqualCodes | ExcludeSameIndex | ExcludePairs,
+        tile: PairTile,
+        out: Tensor,
+        *,
+        multiply: bool,
+    ) -> None:
+        if isinstance(answer, ExcludeSameIndex | ExcludePairs):
+            positions = answer.excluded_positions(tile)
+            if positions is not None and positions.numel() > 0:
+                out.view(-1)[positions] = 0.0 if multiply else -torch.inf
+            return
+        if isinstance(answer, Tensor) and answer.dtype != torch.bool:
+            out.add_(answer.detach().to(out.dtype) * LOG2E)
+            return
+        multiplier = self._buffer(out)
+        if isinstance(answer, Tensor):
+            multiplier.copy_(answer)
+        else:
+            answer.write(tile, multiplier)
+        if multiply:
+            out.mul_(multiplier)
+        else:
+            out.add_(multiplier.log2_())
+
+    def _buffer(self, like: Tensor) -> Tensor:
+        if self._multiplier.numel() < like.numel():
+            self._multiplier = like.new_empty(like.numel())
+        return self._multiplier[: like.numel()].view(like.shape)
+
+
+def scaled_operands(product: ScaledProduct) -> tuple[Tensor, Tensor]:
+    """``x`` with row scale and log2(e), ``y`` with column scale, in the accumulation type; differentiable."""
+    wide = compute_dtype(product.x.dtype)
+    scale = product.row_scale
+    x = product.x.to(wide) * (scale[:, None] * LOG2E if isinstance(scale, Tensor) else scale * LOG2E)
+    y = product.y.to(wide)
+    return x, y if product.column_scale is None else y * product.column_scale[:, None]
