@@ -20,13 +20,13 @@ class SequenceBatch:
         sequences: histories, ids 1..V.
         supervised: [N] flat slots (row * C + column) whose next item is a target.
         targets: [N] id 1..V of the next item at each of them.
-        total: the number that the summed loss is divided by; N unless the step is shared between processes.
+        total: the number that the summed loss is divided by; N unless processes share the step.
     """
 
     sequences: PackedSequences
     supervised: Tensor
     targets: Tensor
-    total: int
+    total: float
 
     def to(self, device: torch.device | str) -> SequenceBatch:
         """The same batch on another device."""

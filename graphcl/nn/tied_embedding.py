@@ -30,7 +30,7 @@ def tied_embedding(weight: Tensor, ids: Tensor, first: int, last: int) -> tuple[
         >>> rows.tolist(), block.shape
         ([[0.0, 0.0, 1.0]], torch.Size([2, 3]))
     """
-    rows, block = _TiedEmbedding.apply(weight, ids, first, last)
+    rows, block = _TiedEmbedding.apply(weight, ids, first, last)  # type: ignore[no-untyped-call]
     return rows, block
 
 

@@ -1,1 +1,75 @@
-"""Data in, model, metrics and artefacts out: the only rooms that know the training framework."""
+"""Data in, model and metrics out: the pipelines train, measure, save and serve, and are the only users of a trainer."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphcl.errors import InputError
+
+if TYPE_CHECKING:
+    from graphcl.pipelines.runs import RunFolder
+    from graphcl.pipelines.sequential import Embeddings, SequentialRecommender
+
+_LAZY = {
+    "Embeddings": "graphcl.pipelines.sequential",
+    "RunFolder": "graphcl.pipelines.runs",
+    "SequentialRecommender": "graphcl.pipelines.sequential",
+}
+# Task of a model -> pipeline that trains it.
+_PIPELINES = {"sequential": "SequentialRecommender"}
+
+__all__ = ["Embeddings", "RunFolder", "SequentialRecommender", "create_pipeline", "load_pipeline"]
+
+
+def create_pipeline(model: str, settings: Mapping[str, Any] | None = None) -> SequentialRecommender:
+    """The pipeline that trains a model, by the model's name.
+
+    Args:
+        model: a name that :func:`graphcl.models.list_models` gives.
+        settings: settings of the pipeline and of the model together.
+
+    Returns:
+        The pipeline, not yet fitted.
+
+    Raises:
+        InputError: for an unknown model or setting, with the nearest known name.
+
+    Example:
+        >>> create_pipeline("sasrec", {"hidden": 32}).get_config()["hidden"]
+        32
+    """
+    from graphcl.models import get_model, list_models
+
+    get_model(model)
+    task = next(task for task in _PIPELINES if model.lower() in list_models(task))
+    pipeline: SequentialRecommender = __getattr__(_PIPELINES[task]).from_config({"model": model, **(settings or {})})
+    return pipeline
+
+
+def load_pipeline(path: str | Path) -> SequentialRecommender:
+    """The fitted pipeline of a run folder.
+
+    Args:
+        path: a folder that ``fit(..., out=path)`` or ``save(path)`` wrote.
+
+    Raises:
+        InputError: when the folder is incomplete or damaged.
+    """
+    from graphcl.pipelines.runs import RunFolder
+
+    folder = RunFolder(Path(path))
+    folder.require_complete()
+    name = folder.read_config().get("pipeline", "sequential")
+    if name not in _PIPELINES:
+        raise InputError(f"unknown pipeline {name!r}", f"use one of: {', '.join(_PIPELINES)}", path=path)
+    pipeline: SequentialRecommender = __getattr__(_PIPELINES[name]).load(path)
+    return pipeline
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'graphcl.pipelines' has no attribute {name!r}")

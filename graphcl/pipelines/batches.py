@@ -126,7 +126,7 @@ def epoch_order(windows: TrainingWindows, batch_size: int, *, seed: int, epoch: 
     return np.split(order, cuts) if order.size else []
 
 
-def make_batch(windows: TrainingWindows, chosen: IntArray, *, total: int | None = None) -> SequenceBatch:
+def make_batch(windows: TrainingWindows, chosen: IntArray, *, total: float | None = None) -> SequenceBatch:
     """Gather some windows, pack them and find their targets.
 
     Args:

@@ -1,0 +1,146 @@
+"""Training state on disk: tensors in safetensors, the rest as JSON in the same file; never a pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphcl.errors import InputError
+from graphcl.pipelines.runs import write_by_rename
+
+LAST = "last.safetensors"
+
+
+@dataclass
+class TrainingState:
+    """Everything but tensors that training needs to go on as if it had never stopped.
+
+    Args:
+        epoch: epochs that are finished.
+        best_epoch: epoch with the best validation metric, from 1; 0 before the first.
+        best_value: its value.
+        waited: epochs since then.
+        history: one record an epoch.
+        identity: what must be equal for a resume to make sense (settings, data).
+        seconds: time spent so far.
+    """
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_value: float = float("-inf")
+    waited: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    identity: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None) -> None:
+    """Write tensors, with a JSON record inside the file, by rename.
+
+    Args:
+        path: file to write.
+        tensors: by name, any device.
+        about: plain values to keep beside them.
+    """
+    from safetensors.torch import save_file
+
+    ready = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    metadata = None if about is None else {"json": json.dumps(about)}
+    write_by_rename(path, lambda temporary: save_file(ready, temporary, metadata=metadata))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and JSON record of a file that :func:`save_tensors` wrote.
+
+    Raises:
+        InputError: when the file is missing, damaged or without readable record.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+        about = json.loads(metadata.get("json", "{}"))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise InputError("cannot be read as safetensors", "restore the file or train again", path=path) from error
+    return tensors, about
+
+
+def save_checkpoint(
+    folder: Path, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], state: TrainingState
+) -> None:
+    """Write the weights, the optimiser's state and the training state of a finished epoch.
+
+    The weights of the best epoch have a file of their own, named after the epoch. It is written before the record
+    that points to it and older ones are deleted after, so that a kill at any moment leaves a consistent pair.
+
+    Args:
+        folder: the run's checkpoint folder.
+        model, optimizers: what is trained.
+        state: the state after the epoch.
+    """
+    if state.best_epoch == state.epoch:
+        save_tensors(folder / best_name(state.epoch), model.state_dict())
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    groups: list[Any] = []
+    for number, optimizer in enumerate(optimizers):
+        stored = optimizer.state_dict()
+        groups.append(stored["param_groups"])
+        for parameter, values in stored["state"].items():
+            for name, value in values.items():
+                tensors[f"optimizer.{number}.{parameter}.{name}"] = torch.as_tensor(value)
+    save_tensors(folder / LAST, tensors, {"state": vars(state), "groups": groups})
+    for file in folder.glob("best-*.safetensors"):
+        if file.name != best_name(state.best_epoch):
+            file.unlink()
+
+
+def load_state(folder: Path) -> TrainingState | None:
+    """The training state of the last finished epoch; None when there is no checkpoint yet."""
+    if not (folder / LAST).is_file():
+        return None
+    _, about = load_tensors(folder / LAST)
+    try:
+        return TrainingState(**about["state"])
+    except (KeyError, TypeError) as error:
+        raise InputError("holds no training state", "train again with --overwrite", path=folder / LAST) from error
+
+
+def load_checkpoint(folder: Path, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
+    """Put the weights and the optimiser's state of the last finished epoch back.
+
+    Raises:
+        InputError: when the file is damaged or belongs to another model.
+    """
+    tensors, about = load_tensors(folder / LAST)
+    states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
+    weights: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("model."):
+            weights[name.removeprefix("model.")] = tensor
+        else:
+            _, number, parameter, key = name.split(".", 3)
+            states[int(number)].setdefault(int(parameter), {})[key] = tensor
+    try:
+        model.load_state_dict(weights)
+        for optimizer, state, groups in zip(optimizers, states, about["groups"], strict=True):
+            optimizer.load_state_dict({"state": state, "param_groups": groups})
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise InputError("does not fit this model", "train again with --overwrite", path=folder / LAST) from error
+
+
+def best_name(epoch: int) -> str:
+    """File name of the weights of the best epoch.
+
+    Example:
+        >>> best_name(7)
+        'best-0007.safetensors'
+    """
+    return f"best-{epoch:04d}.safetensors"
