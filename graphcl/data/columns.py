@@ -151,6 +151,26 @@ def column_of_role(found: Sequence[str], role: str, given: str | None, *, source
     )
 
 
+def has_known_name(fields: Sequence[str]) -> bool:
+    """Whether some field of a first line is a usual name of a user or item column, so that the line is a header.
+
+    Args:
+        fields: the fields; single letters do not count, they may be ids.
+
+    Returns:
+        True when there is one.
+
+    Complexity:
+        O(fields).
+
+    Example:
+        >>> has_known_name(["userID", "x"]), has_known_name(["u", "17"])
+        (True, False)
+    """
+    words = [field for field in fields if len(field) > 1]
+    return bool(_candidates(words, "user") or _candidates(words, "item"))
+
+
 def _candidates(columns: Sequence[str], role: str) -> list[str]:
     """Columns whose name suits a role, best first."""
     rank = {known: position for position, known in enumerate(_KNOWN_NAMES[role])}

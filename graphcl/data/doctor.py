@@ -43,7 +43,8 @@ class DoctorReport:
         tied_rows: rows that share user and time with another row (their order is the order of the source), None
             without times.
         users_not_evaluable: users with fewer than three rows: leave-one-out keeps them in training.
-        items_only_in_test: items whose every row is a leave-one-out test target, None when that split is impossible.
+        test_items_absent_from_train: leave-one-out test targets without a training row, None when that split is
+            impossible.
         warnings: what to look at.
     """
 
@@ -57,7 +58,7 @@ class DoctorReport:
     time_range: tuple[float, float] | None
     tied_rows: int | None
     users_not_evaluable: int
-    items_only_in_test: int | None
+    test_items_absent_from_train: int | None
     warnings: tuple[DataWarning, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,8 +91,10 @@ class DoctorReport:
                 f"times         {first:.15g} to {last:.15g}, {self.tied_rows} rows tie with another of their user"
             )
         lines.append(f"evaluation    {self.users_not_evaluable} users cannot be evaluated (fewer than three rows)")
-        if self.items_only_in_test is not None:
-            lines.append(f"              {self.items_only_in_test} items occur only as leave-one-out test targets")
+        if self.test_items_absent_from_train is not None:
+            lines.append(
+                f"              {self.test_items_absent_from_train} leave-one-out test items have no training row"
+            )
         lines += [
             f"features      {count} {role} rows of unknown ids" for role, count in read.unknown_feature_ids.items()
         ]
@@ -130,7 +133,7 @@ def diagnose(source: Interactions | str | Path | Any, **options: Any) -> DoctorR
     item_count = np.bincount(log.item, minlength=log.num_items)
     user_count, item_count = user_count[user_count > 0], item_count[item_count > 0]
     not_evaluable = int((user_count < 3).sum())
-    only_in_test = _items_only_in_test(log)
+    absent = _test_items_absent_from_train(log)
     tied = None if log.time is None else _tied_rows(log, log.time)
     return DoctorReport(
         read=log.report,
@@ -143,8 +146,8 @@ def diagnose(source: Interactions | str | Path | Any, **options: Any) -> DoctorR
         time_range=None if log.time is None or not log.time.size else (log.time.min().item(), log.time.max().item()),
         tied_rows=tied,
         users_not_evaluable=not_evaluable,
-        items_only_in_test=only_in_test,
-        warnings=tuple(_warnings(log, user_count, item_count, not_evaluable, only_in_test, tied)),
+        test_items_absent_from_train=absent,
+        warnings=tuple(_warnings(log, user_count, item_count, not_evaluable, absent, tied)),
     )
 
 
@@ -168,16 +171,12 @@ def _tied_rows(log: Interactions, time: NDArray[Any]) -> int:
     return int(tied.sum())
 
 
-def _items_only_in_test(log: Interactions) -> int | None:
+def _test_items_absent_from_train(log: Interactions) -> int | None:
     try:
         split = leave_one_out(log)
     except InputError:
         return None
-    rows = split.interactions
-    in_test = split.part == 2
-    total = np.bincount(rows.item, minlength=rows.num_items)
-    as_target = np.bincount(rows.item[in_test], minlength=rows.num_items)
-    return int(((total > 0) & (as_target == total)).sum())
+    return int(np.setdiff1d(split.test.item, split.train.item).size)
 
 
 def _warnings(
@@ -185,7 +184,7 @@ def _warnings(
     user_count: IntArray,
     item_count: IntArray,
     not_evaluable: int,
-    only_in_test: int | None,
+    absent: int | None,
     tied: int | None,
 ) -> list[DataWarning]:
     report, rows = log.report, max(1, log.num_interactions)
@@ -223,8 +222,8 @@ def _warnings(
         "give finer times, or make sure that the source is in order",
     )
     warn(
-        only_in_test is not None and only_in_test > item_count.size // 100,
-        f"{only_in_test} items occur only as test targets and cannot be learnt",
+        absent is not None and absent > item_count.size // 100,
+        f"{absent} test items have no training row and cannot be learnt",
         "filter with a k-core, or report cold items apart",
     )
     warn(

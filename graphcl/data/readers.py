@@ -17,6 +17,7 @@ from graphcl.data.columns import (
     build_interactions,
     column_of_role,
     find_columns,
+    has_known_name,
     nearest,
 )
 from graphcl.data.ids import id_series
@@ -116,7 +117,9 @@ def read_interactions(
     features = {"user": user_features, "item": item_features}
     if isinstance(source, str | Path):
         path = existing_file(source)
-        chosen = format if format is not None else detect_format(path, named=column_names is not None)
+        chosen = (
+            format if format is not None else detect_format(path, named=column_names is not None or any(given.values()))
+        )
         if chosen not in FORMATS:
             raise InputError(
                 f"format {chosen!r} is unknown", f"{nearest(chosen, FORMATS)}use one of {FORMATS}", path=path
@@ -244,7 +247,7 @@ def detect_format(path: Path, *, named: bool = False) -> Format:
 
     Args:
         path: an existing file.
-        named: whether the caller names the columns of a headerless table.
+        named: whether the caller names columns, so that it must be a table.
 
     Returns:
         One of `FORMATS`.
@@ -276,14 +279,18 @@ def detect_format(path: Path, *, named: bool = False) -> Format:
     fields = split_header(line, delimiter, quoted=False) if delimiter else line.split()
     if all(":" in field for field in fields):
         return "atomic"
-    if named or delimiter in (",", ";", "|") or not any(field.isdecimal() for field in fields):
+    if named or delimiter in (",", ";", "|") or has_known_name(fields):
         return "csv"
     return _sequence_format(path)
 
 
 def _sequence_format(path: Path) -> Format:
     with path.open(encoding="utf-8-sig") as file:
-        widths = {len(line.split()) for line in file if line.strip()}
+        lines = (line.split() for line in file if line.strip())
+        first, second = next(lines), next(lines, [])
+        widths = {len(first), len(second) or len(first), *map(len, lines)}
+    if len(widths) == 1 and not any(map(str.isdecimal, first)) and any(map(str.isdecimal, second)):
+        return "csv"  # a line of words above numbers is a header
     if widths == {2}:
         return "pairs"
     if len(widths) == 1:

