@@ -88,7 +88,7 @@ class _RowMoments(torch.autograd.Function):
         g_total, g_mean, g_variance = rowwise(grad_total), rowwise(grad_mean), rowwise(grad_variance)
         level = log2sum.masked_fill(dead, 0.0)
         dx = torch.zeros_like(x) if need_x else None
-        dy = torch.zeros_like(y) if need_y else None
+        dy = y.new_zeros(y.shape[1], y.shape[0]) if need_y else None  # transposed: the faster product
         d_row_scale = torch.zeros_like(row_scale) if need_row_scale else None
         d_column_scale = torch.zeros_like(y[:, 0]) if need_column_scale else None
         d_bias = y.new_zeros(y.shape[0]) if need_bias else None
@@ -124,8 +124,8 @@ class _RowMoments(torch.autograd.Function):
                 if dx is not None:
                     dx[rows].addmm_(gradient, y[columns])
                 if dy is not None:
-                    dy[columns].addmm_(gradient.T, x[rows])
-        return dx, dy, d_row_scale, d_column_scale, d_bias, None, None, None
+                    dy[:, columns].addmm_(x[rows].T, gradient)
+        return dx, None if dy is None else dy.T, d_row_scale, d_column_scale, d_bias, None, None, None
 
 
 def row_moments(product: ScaledProduct, blocks: Blocks, moments: int) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -26,7 +26,7 @@ from graphcl.kernels._tiles import LN2, LOG2E, Blocks, TileSource, scaled_operan
 class _Sweep(NamedTuple):
     log2sum: Tensor  # (A,) base-2 log of the row sums
     mean_y: Tensor | None  # P (A, p)
-    mean_x: Tensor | None  # Q (C, p)
+    mean_x: Tensor | None  # Q transposed (p, C): the product that fills it is faster this way round
     column_mass: Tensor | None  # sum_i w_i pi_ij (C,), the gradient of a column bias
 
 
@@ -37,7 +37,7 @@ def _forward_sweep(
     num_anchors, num_candidates = x.shape[0], y.shape[0]
     log2sum = x.new_empty(num_anchors)
     mean_y = torch.zeros_like(x) if want_x else None
-    mean_x = torch.zeros_like(y) if want_y else None
+    mean_x = y.new_zeros(y.shape[1], y.shape[0]) if want_y else None
     mass = y.new_zeros(num_candidates) if want_bias else None
     stored = want_y or want_bias
     evaluate = tiles.exponentials if tiles.bounded else tiles.logits
@@ -85,7 +85,7 @@ def _add_column_gradient(
     tile: Tensor, x: Tensor, factor: Tensor, columns: slice, mean_x: Tensor | None, mass: Tensor | None
 ) -> None:
     if mean_x is not None:
-        mean_x[columns].addmm_(tile.T, x * factor[:, None])
+        mean_x[:, columns].addmm_((x * factor[:, None]).T, tile)
     if mass is not None:
         mass[columns].addmv_(tile.T, factor)
 
@@ -93,9 +93,9 @@ def _add_column_gradient(
 def _column_sweep(
     tiles: TileSource, blocks: Blocks, log2sum: Tensor, upstream: Tensor, want_y: bool, want_bias: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """``sum_i g_i pi_ij x_i`` and ``sum_i g_i pi_ij`` for an arbitrary upstream gradient g, from recomputed tiles."""
+    """``sum_i g_i pi_ij x_i`` transposed and ``sum_i g_i pi_ij`` for an arbitrary upstream gradient g, from recomputed tiles."""
     x, y = tiles.x, tiles.y
-    mean_x = torch.zeros_like(y) if want_y else None
+    mean_x = y.new_zeros(y.shape[1], y.shape[0]) if want_y else None
     mass = y.new_zeros(y.shape[0]) if want_bias else None
     flat = x.new_empty(min(blocks.rows, x.shape[0]) * min(blocks.columns, y.shape[0]))
     evaluate = tiles.exponentials if tiles.bounded else tiles.logits
@@ -153,33 +153,28 @@ class _RowLogSumExp(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor | None, upstream_sum: Tensor | None) -> tuple[Tensor | None, ...]:
         x, y, column_bias, weights, log2sum, mean_y, mean_x, mass = ctx.saved_tensors
-        nothing = (None,) * 7
         if upstream is None and upstream_sum is None:
-            return nothing
+            return (None,) * 7
         _, need_y, need_bias = ctx.needs_input_grad[:3]
         alive = log2sum != -torch.inf
-        constant = None
-        if upstream is None:
-            constant = upstream_sum
-            rows = upstream_sum * (weights if weights is not None else torch.ones_like(log2sum))
-        elif upstream_sum is None:
-            rows = upstream
-            if weights is None and (mean_x is not None or mass is not None):
-                constant = _constant_of(upstream, alive)
-        else:
-            rows = upstream + upstream_sum * (weights if weights is not None else 1.0)
+        rows = torch.zeros_like(log2sum) if upstream is None else upstream
+        constant: Tensor | None = None
+        if upstream_sum is not None:
+            rows = rows + (upstream_sum if weights is None else upstream_sum * weights)
+            constant = upstream_sum if upstream is None else None
         rows = rows.masked_fill(~alive, 0.0)
         dx = None if mean_y is None else mean_y * (rows * LN2)[:, None]
-        dy = dbias = None
-        if need_y or need_bias:
-            if constant is not None and (mean_x is not None or mass is not None):
-                dy = None if mean_x is None else mean_x * (constant * LN2)
-                dbias = None if mass is None else mass * (constant * LN2)
-            else:
-                tiles = TileSource(ctx.product, x, y, column_bias)
-                dy, dbias = _column_sweep(tiles, ctx.blocks, log2sum, rows, need_y, need_bias)
-                dy = None if dy is None else dy.mul_(LN2)
-                dbias = None if dbias is None else dbias.mul_(LN2)
+        if not (need_y or need_bias):
+            return dx, None, None, None, None, None, None
+        foreseen = mean_x is not None or mass is not None
+        if foreseen and constant is None and weights is None:
+            constant = _constant_of(rows, alive)
+        if not foreseen or constant is None:
+            tiles = TileSource(ctx.product, x, y, column_bias)
+            mean_x, mass = _column_sweep(tiles, ctx.blocks, log2sum, rows, need_y, need_bias)
+            constant = torch.ones_like(log2sum[:1])
+        dy = None if mean_x is None else (mean_x * (constant * LN2)).T
+        dbias = None if mass is None else mass * (constant * LN2)
         return dx, dy, dbias, None, None, None, None
 
 

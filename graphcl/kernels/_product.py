@@ -70,3 +70,16 @@ class ScaledProduct:
         """s of one tile, without gradient, in the accumulation type."""
         wide = torch.float64 if self.x.dtype == torch.float64 else torch.float32
         return self.x.detach()[rows].to(wide) @ self.y.detach()[columns].to(wide).T
+
+
+def distance_product(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Columns that turn ``-|x_i - y_j|^2 = 2 <x_i, y_j> - |x_i|^2 - |y_j|^2`` into one product.
+
+    Distances do not change when both sides move, and the squares cancel least around the common centre.
+    """
+    if y.shape[0] > 0:
+        centre = y.detach().mean(dim=0)
+        x, y = x - centre, y - centre
+    x_norm, y_norm = (x * x).sum(dim=1, keepdim=True), (y * y).sum(dim=1, keepdim=True)
+    left = torch.cat([2.0 * x, -x_norm, torch.full_like(x_norm, -1.0)], dim=1)
+    return left, torch.cat([y, torch.ones_like(y_norm), y_norm], dim=1)

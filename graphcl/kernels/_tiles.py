@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphcl.kernels._arguments import compute_dtype
+from graphcl.kernels._arguments import check_block_size, compute_dtype
 from graphcl.kernels._product import ScaledProduct
 from graphcl.kernels.rules import CandidateRule, EqualIds, ExcludePairs, ExcludeSameIndex, PairTile
 
@@ -225,3 +225,20 @@ def scaled_operands(product: ScaledProduct) -> tuple[Tensor, Tensor]:
     x = product.x.to(wide) * (scale[:, None] * LOG2E if isinstance(scale, Tensor) else scale * LOG2E)
     y = product.y.to(wide)
     return x, y if product.column_scale is None else y * product.column_scale[:, None]
+
+
+def blocks_for(product: ScaledProduct, memory_budget: int, block_size: tuple[int, int] | None) -> Blocks:
+    itemsize = compute_dtype(product.x.dtype).itemsize
+    return choose_blocks(
+        product.num_anchors, product.num_candidates, itemsize, memory_budget, block_size, product.x.device
+    )
+
+
+def check_blocks(memory_budget: int, block_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    check_block_size("memory_budget", memory_budget)
+    if block_size is None:
+        return None
+    edges = block_size if isinstance(block_size, tuple) else (block_size, block_size)
+    if len(edges) != 2:
+        raise ValueError(f"block_size must be an integer or a pair, got {block_size!r}")
+    return check_block_size("block_size", edges[0]), check_block_size("block_size", edges[1])

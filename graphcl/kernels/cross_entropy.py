@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,8 +16,11 @@ from graphcl.kernels._arguments import (
     check_vector,
     compute_dtype,
 )
-from graphcl.kernels.backends import Backend, check_backend
-from graphcl.kernels.pairs import _check_blocks, edge_dot, pair_logsumexp
+from graphcl.kernels._pairs_torch import weighted_row_logsumexp
+from graphcl.kernels._product import ScaledProduct
+from graphcl.kernels._tiles import blocks_for, check_blocks
+from graphcl.kernels.backends import Backend, check_backend, triton_for
+from graphcl.kernels.pairs import edge_dot, pair_logsumexp
 from graphcl.kernels.rules import EqualIds
 
 __all__ = ["linear_cross_entropy"]
@@ -64,8 +67,9 @@ def linear_cross_entropy(
         log_q: ``(V,)`` log probability with which each class is sampled, subtracted from its logit.
         memory_budget: upper bound in bytes for the tile buffers.
         block_size: tile edge, or ``(tokens, classes)`` edges.
-        backend: ``reference`` forms the logits; ``torch`` works in tiles and, for ``sum`` and ``mean``, finds the gradient
-            in the forward sweep; ``triton`` runs on CUDA. ``auto`` picks ``triton`` on CUDA, else ``torch``.
+        backend: ``reference`` forms the logits; ``torch`` works in tiles and, for ``sum`` and ``mean`` over the whole
+            catalogue, finds the gradient in the forward sweep; ``triton`` runs on CUDA. ``auto`` takes ``triton`` on
+            CUDA where it is installed and ``torch`` elsewhere.
         check: validates labels and looks for NaN.
 
     Returns:
@@ -103,40 +107,87 @@ def linear_cross_entropy(
         check_indices("candidates", candidates, None, classes, check=check)
     if reduction not in ("none", "sum", "mean"):
         raise ValueError(f"reduction must be one of none, sum, mean, got {reduction!r}")
-    blocks = _check_blocks(memory_budget, block_size)
+    edges = check_blocks(memory_budget, block_size)
     check_backend(backend)
     wide = compute_dtype(hidden.dtype)
-    token_weight = None if token_weight is None else token_weight.detach().to(wide)
     shift = None if bias is None else bias.to(wide)
     if log_q is not None:
         shift = -log_q.detach().to(wide) if shift is None else shift - log_q.detach().to(wide)
     counted = torch.nonzero(valid).squeeze(1)
-    label = target[counted].long()
-    token = hidden[counted]
-    positive = edge_dot(
-        token, weight, torch.arange(counted.shape[0], device=device), label, backend=backend, check=False
+    everything = counted.shape[0] == tokens
+    tokens_in = _Tokens(
+        hidden if everything else hidden[counted],
+        target.long() if everything else target[counted].long(),
+        None if token_weight is None else token_weight.detach().to(wide)[counted],
     )
-    if shift is not None:
-        positive = positive + shift[label]
-    if candidates is None:
-        total = pair_logsumexp(token, weight, candidate_bias=shift, backend=backend, check=False).logsumexp
-        loss = total - positive
-    else:
-        pool = candidates.long()
-        others = pair_logsumexp(
-            token,
-            weight[pool],
-            candidate_bias=None if shift is None else shift[pool],
-            rules=EqualIds(label, pool, keep=False),
-            backend=backend,
-            check=False,
-        ).logsumexp
-        loss = -functional.logsigmoid(positive - others)
-    if token_weight is not None:
-        loss = loss * token_weight[counted]
+    sweep = _Sweep(memory_budget, edges, backend)
     if reduction == "none":
-        return loss.new_zeros(tokens).index_copy(0, counted, loss)
-    if reduction == "sum":
-        return loss.sum()
-    divisor = float(counted.shape[0]) if token_weight is None else float(token_weight[counted].sum())
-    return loss.sum() / divisor if divisor > 0 else loss.sum() * 0.0
+        loss = _token_losses(tokens_in, weight, shift, candidates, sweep)
+        if tokens_in.weight is not None:
+            loss = loss * tokens_in.weight
+        return loss if everything else loss.new_zeros(tokens).index_copy(0, counted, loss)
+    divisor = 1.0
+    if reduction == "mean":
+        divisor = float(counted.shape[0] if tokens_in.weight is None else tokens_in.weight.sum())
+    share = tokens_in.hidden.new_full(counted.shape, 1.0 / divisor if divisor > 0 else 0.0, dtype=wide)
+    if tokens_in.weight is not None:
+        share = share * tokens_in.weight
+    if candidates is None and backend != "reference":
+        return _fused_sum(tokens_in, weight, shift, share, sweep)
+    return (_token_losses(tokens_in, weight, shift, candidates, sweep) * share).sum()
+
+
+class _Tokens(NamedTuple):
+    """Tokens that count, after the ignored ones have been dropped."""
+
+    hidden: Tensor
+    target: Tensor
+    weight: Tensor | None
+
+
+class _Sweep(NamedTuple):
+    memory_budget: int
+    block_size: tuple[int, int] | None
+    backend: Backend
+
+
+def _target_logits(tokens: _Tokens, weight: Tensor, shift: Tensor | None, sweep: _Sweep) -> Tensor:
+    own = torch.arange(tokens.target.shape[0], device=weight.device)
+    backend: Backend = "reference" if sweep.backend == "reference" else "torch"
+    positive = edge_dot(
+        tokens.hidden, weight, own, tokens.target, memory_budget=sweep.memory_budget, backend=backend, check=False
+    )
+    return positive if shift is None else positive + shift[tokens.target]
+
+
+def _token_losses(
+    tokens: _Tokens, weight: Tensor, shift: Tensor | None, candidates: Tensor | None, sweep: _Sweep
+) -> Tensor:
+    positive = _target_logits(tokens, weight, shift, sweep)
+    pool = None if candidates is None else candidates.long()
+    total = pair_logsumexp(
+        tokens.hidden,
+        weight if pool is None else weight[pool],
+        candidate_bias=shift if pool is None or shift is None else shift[pool],
+        rules=() if pool is None else EqualIds(tokens.target, pool, keep=False),
+        memory_budget=sweep.memory_budget,
+        block_size=sweep.block_size,
+        backend=sweep.backend,
+        check=False,
+    ).logsumexp
+    if pool is None:
+        return total - positive
+    # log(e^p + e^t) - p without the cancellation: the target is always in its own denominator, exactly once.
+    return -functional.logsigmoid(positive - total)
+
+
+def _fused_sum(tokens: _Tokens, weight: Tensor, shift: Tensor | None, share: Tensor, sweep: _Sweep) -> Tensor:
+    """``sum_t share_t L_t`` with gradients formed in the forward sweep."""
+    module = triton_for("triton_cross_entropy", sweep.backend, weight.device)
+    if module is not None and (sweep.backend == "triton" or module.supports(tokens.hidden, weight)):
+        fused: Tensor = module.weighted_cross_entropy(tokens.hidden, weight, tokens.target, shift, share)
+        return fused
+    product = ScaledProduct(tokens.hidden, weight, 1.0, None, None, shift, ())
+    with torch.autocast(weight.device.type, enabled=False):
+        total = weighted_row_logsumexp(product, blocks_for(product, sweep.memory_budget, sweep.block_size), share)[1]
+        return total - (_target_logits(tokens, weight, shift, sweep) * share).sum()

@@ -26,8 +26,9 @@ from graphcl.kernels._arguments import (
     check_vector,
     compute_dtype,
 )
-from graphcl.kernels._product import ScaledProduct
-from graphcl.kernels._tiles import Blocks, choose_blocks
+from graphcl.kernels._edges_torch import edge_similarity
+from graphcl.kernels._product import ScaledProduct, distance_product
+from graphcl.kernels._tiles import blocks_for, check_blocks
 from graphcl.kernels.backends import Backend, check_backend, triton_for
 from graphcl.kernels.normalize import normalize_rows
 from graphcl.kernels.rules import CandidateRule, check_rule
@@ -129,7 +130,7 @@ def pair_logsumexp(
     )
     if moments not in (0, 1, 2):
         raise ValueError(f"moments must be 0, 1 or 2, got {moments!r}")
-    blocks = _check_blocks(memory_budget, block_size)
+    blocks = check_blocks(memory_budget, block_size)
     check_backend(backend)
     module = triton_for("triton_pairs", backend, product.x.device)
     if module is not None and (backend == "triton" or module.supports(product, moments)):
@@ -137,7 +138,7 @@ def pair_logsumexp(
     if backend == "reference":
         return PairLogSumExp(*_pairs_reference.logsumexp(product, moments))
     with torch.autocast(product.x.device.type, enabled=False):
-        return PairLogSumExp(*_pairs_torch.logsumexp(product, moments, _blocks_for(product, memory_budget, blocks)))
+        return PairLogSumExp(*_pairs_torch.logsumexp(product, moments, blocks_for(product, memory_budget, blocks)))
 
 
 def pair_logsumexp_both(
@@ -188,12 +189,12 @@ def pair_logsumexp_both(
         rules=rules,
         check=check,
     )
-    blocks = _check_blocks(memory_budget, block_size)
+    blocks = check_blocks(memory_budget, block_size)
     check_backend(backend)
     if backend == "reference":
         return BothLogSumExp(*_pairs_reference.logsumexp_both(product))
     with torch.autocast(product.x.device.type, enabled=False):
-        return BothLogSumExp(*_both_torch.logsumexp_both(product, _blocks_for(product, memory_budget, blocks)))
+        return BothLogSumExp(*_both_torch.logsumexp_both(product, blocks_for(product, memory_budget, blocks)))
 
 
 def edge_dot(
@@ -210,7 +211,8 @@ def edge_dot(
     r"""Similarities of listed pairs: ``s[e] = s(x[rows[e]], y[columns[e]])``, for the sparse positives.
 
     .. math::
-        s_e = \langle x_{r_e}, y_{c_e} \rangle, \quad \cos(x_{r_e}, y_{c_e}) \quad\text{or}\quad -\|x_{r_e} - y_{c_e}\|^2
+        s_e = \langle x_{r_e}, y_{c_e} \rangle, \quad \cos(x_{r_e}, y_{c_e})
+        \quad\text{or}\quad -\|x_{r_e} - y_{c_e}\|^2
 
     Args:
         x: ``(n, d)`` float32, float64, bfloat16 or float16.
@@ -228,7 +230,8 @@ def edge_dot(
     Raises:
         ValueError, TypeError, IndexError: naming the argument and the value.
 
-    Complexity: O(E d) time, O(E + (n + m) d) memory plus one chunk; backward gathers the rows again.
+    Complexity: O(E d) time, O(E + (n + m) d) memory plus one chunk; backward gathers the rows again and adds them with
+    ``index_add_`` (on CUDA deterministic under ``torch.use_deterministic_algorithms``).
 
     >>> import torch
     >>> x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
@@ -241,14 +244,17 @@ def edge_dot(
     check_block_size("memory_budget", memory_budget)
     check_indices("rows", rows, None, x.shape[0], check=check)
     check_indices("columns", columns, rows.shape[0], y.shape[0], check=check)
+    if check:
+        check_no_nan("x", x)
+        check_no_nan("y", y)
     wide = compute_dtype(x.dtype)
-    x, y = x.to(wide), y.to(wide)
+    row, column = rows.long(), columns.long()
     if similarity == "cosine":
-        x, y = normalize_rows(x), normalize_rows(y)
-    left, right = x[rows.long()], y[columns.long()]
-    if similarity == "sqeuclidean":
-        return -((left - right) ** 2).sum(dim=1)
-    return (left * right).sum(dim=1)
+        x, y = normalize_rows(x.to(wide)), normalize_rows(y.to(wide))
+    if backend == "reference":
+        left, right = x.to(wide)[row], y.to(wide)[column]
+        return -((left - right) ** 2).sum(dim=1) if similarity == "sqeuclidean" else (left * right).sum(dim=1)
+    return edge_similarity(x, y, row, column, similarity == "sqeuclidean", memory_budget)
 
 
 def _prepare(
@@ -286,7 +292,7 @@ def _prepare(
     if similarity == "cosine":
         x, y = normalize_rows(anchors.to(wide)), normalize_rows(candidates.to(wide))
     elif similarity == "sqeuclidean":
-        x, y = _distance_product(anchors.to(wide), candidates.to(wide))
+        x, y = distance_product(anchors.to(wide), candidates.to(wide))
     return ScaledProduct(
         x,
         y,
@@ -296,19 +302,6 @@ def _prepare(
         None if candidate_bias is None else candidate_bias.to(wide),
         all_rules,
     )
-
-
-def _distance_product(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Columns that turn ``-|x_i - y_j|^2 = 2 <x_i, y_j> - |x_i|^2 - |y_j|^2`` into one product.
-
-    Distances do not change when both sides move, and the squares cancel least around the common centre.
-    """
-    if y.shape[0] > 0:
-        centre = y.detach().mean(dim=0)
-        x, y = x - centre, y - centre
-    x_norm, y_norm = (x * x).sum(dim=1, keepdim=True), (y * y).sum(dim=1, keepdim=True)
-    left = torch.cat([2.0 * x, -x_norm, torch.full_like(x_norm, -1.0)], dim=1)
-    return left, torch.cat([y, torch.ones_like(y_norm), y_norm], dim=1)
 
 
 def _row_scale(
@@ -338,20 +331,3 @@ def _column_scale(
     if check:
         check_positive_tensor("candidate_temperature", temperature)
     return temperature.to(wide).reciprocal()
-
-
-def _blocks_for(product: ScaledProduct, memory_budget: int, block_size: tuple[int, int] | None) -> Blocks:
-    itemsize = compute_dtype(product.x.dtype).itemsize
-    return choose_blocks(
-        product.num_anchors, product.num_candidates, itemsize, memory_budget, block_size, product.x.device
-    )
-
-
-def _check_blocks(memory_budget: int, block_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    check_block_size("memory_budget", memory_budget)
-    if block_size is None:
-        return None
-    edges = block_size if isinstance(block_size, tuple) else (block_size, block_size)
-    if len(edges) != 2:
-        raise ValueError(f"block_size must be an integer or a pair, got {block_size!r}")
-    return check_block_size("block_size", edges[0]), check_block_size("block_size", edges[1])

@@ -214,7 +214,7 @@ class ExcludeSameIndex:
         count = max(min(tile.rows.stop, tile.columns.stop) - first, 0)
         width = tile.shape[1]
         start = (first - tile.rows.start) * width + first - tile.columns.start
-        return start + (width + 1) * torch.arange(count, device=tile.device)
+        return torch.arange(count, device=tile.device) * (width + 1) + start
 
     def log_weight_tile(self, tile: PairTile) -> Tensor | bool:
         if self.anchor_index is None and self.candidate_index is None:
@@ -305,7 +305,8 @@ class _PairList:
             return torch.empty(0, dtype=torch.int64, device=tile.device)
         rows_hit = torch.repeat_interleave(torch.arange(height, device=tile.device), count, output_size=total)
         within = torch.arange(total, device=tile.device) - (count.cumsum(0) - count)[rows_hit]
-        return rows_hit * width + columns[begin[rows_hit] + within] - tile.columns.start
+        inside: Tensor = columns[begin[rows_hit] + within] - tile.columns.start
+        return rows_hit * width + inside
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from graphcl.kernels._arguments import (
     MEMORY_BUDGET,
@@ -17,10 +18,12 @@ from graphcl.kernels._arguments import (
     check_similarity,
     compute_dtype,
 )
-from graphcl.kernels._product import ScaledProduct
+from graphcl.kernels._pairs_reference import dense_logits
+from graphcl.kernels._product import ScaledProduct, distance_product
+from graphcl.kernels._tiles import TileSource, blocks_for, check_blocks, split
 from graphcl.kernels.backends import Backend, check_backend
 from graphcl.kernels.normalize import normalize_rows
-from graphcl.kernels.pairs import Similarity, _check_blocks, _distance_product
+from graphcl.kernels.pairs import Similarity
 from graphcl.kernels.rules import ExcludePairs
 
 __all__ = ["PairTopK", "knn", "pair_topk"]
@@ -78,7 +81,7 @@ def pair_topk(
     check_similarity(similarity)
     check_backend(backend)
     check_block_size("k", k)
-    blocks = _check_blocks(memory_budget, block_size)
+    edges = check_blocks(memory_budget, block_size)
     if exclude is not None:
         check_indices("exclude offsets", exclude[0], queries.shape[0] + 1, None, check=False)
         check_indices("exclude columns", exclude[1], None, None, check=False)
@@ -93,10 +96,14 @@ def pair_topk(
         if similarity == "cosine":
             x, y = normalize_rows(x), normalize_rows(y)
         elif similarity == "sqeuclidean":
-            x, y = _distance_product(x, y)
+            x, y = distance_product(x, y)
         rules = () if exclude is None else (ExcludePairs(*exclude),)
         product = ScaledProduct(x if largest else -x, y, 1.0, None, None, None, rules)
-        values, indices = _sorted_dense(product, k)
+        if backend == "reference":
+            values, indices = _sorted_dense(product, k)
+        else:
+            with torch.autocast(x.device.type, enabled=False):
+                values, indices = _blocked(product, k, memory_budget, edges)
     return PairTopK(values if largest else -values, indices)
 
 
@@ -154,13 +161,54 @@ def knn(
 
 
 def _sorted_dense(product: ScaledProduct, k: int) -> tuple[Tensor, Tensor]:
-    from graphcl.kernels._pairs_reference import dense_logits
+    values, indices = torch.sort(dense_logits(product)[1], dim=1, descending=True, stable=True)
+    return _padded(values[:, :k], indices[:, :k], k)
 
-    scores = dense_logits(product)[1]
-    values, indices = torch.sort(scores, dim=1, descending=True, stable=True)
-    values, indices = values[:, :k], indices[:, :k].masked_fill(values[:, :k] == -torch.inf, -1)
-    missing = k - values.shape[1]
-    if missing > 0:
-        values = torch.nn.functional.pad(values, (0, missing), value=-torch.inf)
-        indices = torch.nn.functional.pad(indices, (0, missing), value=-1)
+
+def _padded(values: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Exactly k columns; whatever is not there has value -inf and index -1."""
+    missing = (0, k - values.shape[1])
+    values = functional.pad(values, missing, value=-torch.inf)
+    return values, functional.pad(indices, missing, value=-1).masked_fill(values == -torch.inf, -1)
+
+
+def _blocked(
+    product: ScaledProduct, k: int, memory_budget: int, edges: tuple[int, int] | None
+) -> tuple[Tensor, Tensor]:
+    x, y = product.x, product.y
+    tiles = TileSource(product, x, y, None)
+    blocks = blocks_for(product, memory_budget, edges)
+    values = x.new_full((x.shape[0], k), -torch.inf)
+    indices = torch.full((x.shape[0], k), -1, dtype=torch.int64, device=x.device)
+    flat = x.new_empty(min(blocks.rows, x.shape[0]) * min(blocks.columns, y.shape[0]))
+    for rows in split(x.shape[0], blocks.rows):
+        best, where = x.new_empty(rows.stop - rows.start, 0), indices.new_empty(rows.stop - rows.start, 0)
+        for columns in split(y.shape[0], blocks.columns):
+            tile = tiles.logits(rows, columns, flat)
+            if tile is None:
+                continue
+            tile_best, tile_where = _row_topk(tile, min(k, tile.shape[1]))
+            # Blocks come in ascending order, so a stable sort keeps the lower index first among equals.
+            both = torch.cat([best, tile_best], dim=1)
+            best, order = torch.sort(both, dim=1, descending=True, stable=True)
+            where = torch.cat([where, tile_where + columns.start], dim=1).gather(1, order)[:, :k]
+            best = best[:, :k]
+        values[rows], indices[rows] = _padded(best, where, k)
     return values, indices
+
+
+def _row_topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Top k of each row by descending score, then ascending index.
+
+    ``torch.topk`` finds the k-th score but takes any of the entries that equal it; only rows where more than k entries
+    reach that score are sorted in full.
+    """
+    values, indices = torch.topk(scores, k, dim=1)
+    reached = torch.ge(scores, values[:, -1:]).sum(dim=1)
+    tied = torch.nonzero((reached > k) & (values[:, -1] > -torch.inf)).squeeze(1)
+    if tied.numel() > 0:
+        tied_values, tied_indices = torch.sort(scores[tied], dim=1, descending=True, stable=True)
+        values[tied], indices[tied] = tied_values[:, :k], tied_indices[:, :k]
+    indices, order = torch.sort(indices, dim=1)
+    values, order = torch.sort(values.gather(1, order), dim=1, descending=True, stable=True)
+    return values, indices.gather(1, order)
