@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
+from graphcl.kernels import _segment_torch
 from graphcl.kernels._segment_torch import composed_logsumexp, composed_softmax
 from graphcl.kernels._segments import Segments
 
@@ -39,7 +41,13 @@ def segment_sum(src: Tensor, segments: Segments) -> Tensor:
 
 def segment_extreme(src: Tensor, segments: Segments, largest: bool) -> Tensor:
     """Empty segments hold whatever the package leaves there; the caller fills them."""
-    return _reduce(src, segments, "max" if largest else "min")
+    out = _reduce(src, segments, "max" if largest else "min")
+    if src.is_floating_point():
+        # The package starts from the lowest finite number and so cannot tell a segment of infinities.
+        limit = torch.finfo(src.dtype).min if largest else torch.finfo(src.dtype).max
+        if bool((out == limit).any()):
+            return _segment_torch.segment_extreme(src, segments, largest)
+    return out
 
 
 def segment_logsumexp(src: Tensor, segments: Segments) -> Tensor:

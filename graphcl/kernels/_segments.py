@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -53,3 +55,22 @@ class Segments:
 
     def row_numbers(self) -> Tensor:
         return torch.arange(self.num_rows, device=self.ids.device)
+
+
+class Reducer(Protocol):
+    """What a backend module offers: forward reductions of (E, F) rows, without gradients or checks, E and F above 0.
+
+    The gradients, the fill of empty segments and the checks are shared by all backends (`graphcl.kernels.segment`).
+    """
+
+    def segment_sum(self, src: Tensor, segments: Segments) -> Tensor:
+        """(size, F); 0 for an empty segment."""
+
+    def segment_extreme(self, src: Tensor, segments: Segments, largest: bool) -> Tensor:
+        """(size, F), a fresh tensor; anything for an empty segment."""
+
+    def segment_logsumexp(self, src: Tensor, segments: Segments) -> Tensor:
+        """(size, F); -inf for a segment that is empty or all -inf."""
+
+    def segment_softmax(self, src: Tensor, segments: Segments) -> Tensor:
+        """(E, F); 0 in a segment that is all -inf."""

@@ -6,7 +6,8 @@ Common to all twelve functions:
   ``offsets[s] .. offsets[s + 1] - 1``. Unsorted form: row ``e`` belongs to segment ``index[e]`` of ``dim_size``.
   Any trailing shape is reduced entry by entry; sizes are arguments, so empty segments at the end are kept.
 * Empty segments: sum and mean 0, max and min ``empty`` (default 0, no gradient), logsumexp -inf, softmax has no row.
-* Half inputs are summed in float32. NaN in a segment makes its result NaN.
+* Half inputs are summed in float32. NaN in a segment makes its result NaN (``torch_scatter`` passes over it in max and
+  min).
 * Deterministic: sorted segments are added in a fixed order, never with atomics. The unsorted form sorts its index
   first, except where adding in place is faster: narrow rows on a CPU (still a fixed order), and rows on CUDA unless
   ``torch.use_deterministic_algorithms(True)`` is set, which sorts there as well.
@@ -19,8 +20,7 @@ Common to all twelve functions:
 
 from __future__ import annotations
 
-from types import ModuleType
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from torch import Tensor
 from graphcl.kernels import _segment_torch, _segment_torch_scatter
 from graphcl.kernels._csr import accumulation_dtype
 from graphcl.kernels._segment_reference import REDUCTIONS
-from graphcl.kernels._segments import Segments
+from graphcl.kernels._segments import Reducer, Segments
 from graphcl.kernels.backends import triton_for
 
 __all__ = [
@@ -501,23 +501,22 @@ def _reduce(
     if backend == "reference":
         out = REDUCTIONS[reduction](flat, segments, empty)
     else:
-        out = _differentiable(reduction, flat, segments, _implementation(backend, src), empty)
+        out = _differentiable(reduction, flat, segments, _reducer(backend, src), empty)
     return out.reshape(out.shape[0], *src.shape[1:])
 
 
-def _implementation(backend: SegmentBackend, src: Tensor) -> ModuleType:
+def _reducer(backend: SegmentBackend, src: Tensor) -> Reducer:
     """Module with the forward reductions; what they share (checks, gradients) is written once in this file."""
     if backend == "torch_scatter":
         _segment_torch_scatter.load()
         return _segment_torch_scatter
     if backend == "triton" or (backend == "auto" and src.is_floating_point()):
-        return triton_for("triton_segment", backend, src.device) or _segment_torch
+        fused = triton_for("triton_segment", backend, src.device)
+        return _segment_torch if fused is None else cast(Reducer, fused)
     return _segment_torch
 
 
-def _differentiable(
-    reduction: Reduction, src: Tensor, segments: Segments, forwards: ModuleType, empty: float
-) -> Tensor:
+def _differentiable(reduction: Reduction, src: Tensor, segments: Segments, reducer: Reducer, empty: float) -> Tensor:
     if src.numel() == 0:
         # Nothing to launch; the products keep the graph connected so that gradients are zeros and not None.
         if reduction == "softmax":
@@ -525,14 +524,14 @@ def _differentiable(
         fill = {"max": empty, "min": empty, "logsumexp": -torch.inf}.get(reduction, 0.0)
         return src.new_full((segments.size, src.shape[1]), fill) + src.sum()
     if reduction == "sum":
-        return _apply(_Sum, src, segments, forwards)
+        return _apply(_Sum, src, segments, reducer)
     if reduction == "mean":
         counts = segments.counts.clamp(min=1).unsqueeze(1)
         wide = src.to(accumulation_dtype(src.dtype))
-        return (_apply(_Sum, wide, segments, forwards) / counts).to(src.dtype)
+        return (_apply(_Sum, wide, segments, reducer) / counts).to(src.dtype)
     if reduction in ("max", "min"):
-        return _apply(_Extreme, src, segments, forwards, reduction == "max", empty)
-    return _apply(_LogSumExp if reduction == "logsumexp" else _Softmax, src, segments, forwards)
+        return _apply(_Extreme, src, segments, reducer, reduction == "max", empty)
+    return _apply(_LogSumExp if reduction == "logsumexp" else _Softmax, src, segments, reducer)
 
 
 def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
@@ -544,9 +543,8 @@ class _Sum(torch.autograd.Function):
     """d src_e = d y_{s(e)}."""
 
     @staticmethod
-    def forward(src: Tensor, segments: Segments, forwards: ModuleType) -> Tensor:
-        out: Tensor = forwards.segment_sum(src, segments)
-        return out
+    def forward(src: Tensor, segments: Segments, reducer: Reducer) -> Tensor:
+        return reducer.segment_sum(src, segments)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -561,8 +559,8 @@ class _Extreme(torch.autograd.Function):
     """d src_e = d y_s where e is the first row of s that equals y_s, 0 elsewhere."""
 
     @staticmethod
-    def forward(src: Tensor, segments: Segments, forwards: ModuleType, largest: bool, empty: float) -> Tensor:
-        out: Tensor = forwards.segment_extreme(src, segments, largest)
+    def forward(src: Tensor, segments: Segments, reducer: Reducer, largest: bool, empty: float) -> Tensor:
+        out = reducer.segment_extreme(src, segments, largest)
         return out.masked_fill_((segments.counts == 0).unsqueeze(1), empty)
 
     @staticmethod
@@ -592,9 +590,8 @@ class _LogSumExp(torch.autograd.Function):
     """d src_e = d y_s exp(src_e - y_s)."""
 
     @staticmethod
-    def forward(src: Tensor, segments: Segments, forwards: ModuleType) -> Tensor:
-        out: Tensor = forwards.segment_logsumexp(src, segments)
-        return out
+    def forward(src: Tensor, segments: Segments, reducer: Reducer) -> Tensor:
+        return reducer.segment_logsumexp(src, segments)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -614,20 +611,19 @@ class _Softmax(torch.autograd.Function):
     """d src_e = y_e (d y_e - sum over f in s of y_f d y_f)."""
 
     @staticmethod
-    def forward(src: Tensor, segments: Segments, forwards: ModuleType) -> Tensor:
-        out: Tensor = forwards.segment_softmax(src, segments)
-        return out
+    def forward(src: Tensor, segments: Segments, reducer: Reducer) -> Tensor:
+        return reducer.segment_softmax(src, segments)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.segments, ctx.forwards = inputs[1:]
+        ctx.segments, ctx.reducer = inputs[1:]
         ctx.save_for_backward(output)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (out,) = ctx.saved_tensors
         weighted = grad * out
-        total = _apply(_Sum, weighted, ctx.segments, ctx.forwards)
+        total = _apply(_Sum, weighted, ctx.segments, ctx.reducer)
         return weighted - out * _gather(total, ctx.segments), None, None
 
 
