@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,10 +23,9 @@ TimeColumn = Annotated[str | None, typer.Option(help="Column that holds the time
 @app.command("list")
 def list_datasets(as_json: Json = False) -> None:
     """List the data sets that have a recipe."""
-    from graphcl.data import dataset_info
-    from graphcl.data import list_datasets as names
+    from graphcl.data import list_datasets as all_recipes
 
-    recipes = [dataset_info(name) for name in names()]
+    recipes = all_recipes()
     if as_json:
         print_json([recipe.model_dump(mode="json") for recipe in recipes])
         return
@@ -44,15 +44,19 @@ def info(name: Annotated[str, typer.Argument(help="Name of a data set.")], as_js
     if as_json:
         print_json(recipe)
         return
-    print_table(name, ["field", "value"], [[field, _describe(value)] for field, value in recipe.items()])
+    print_table(name, ["field", "value"], [[field, value] for field, value in _leaves("", recipe)])
 
 
-def _describe(value: object) -> str:
+def _leaves(prefix: str, value: object) -> Iterator[tuple[str, object]]:
+    """Every plain value of a nested recipe with its dotted name; empty ones are left out."""
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {_describe(part)}" for key, part in value.items() if part is not None)
-    if isinstance(value, list):
-        return "; ".join(_describe(part) for part in value)
-    return "" if value is None else str(value)
+        for key, part in value.items():
+            yield from _leaves(f"{prefix}.{key}" if prefix else str(key), part)
+    elif isinstance(value, list):
+        for index, part in enumerate(value):
+            yield from _leaves(f"{prefix}[{index}]", part)
+    elif value is not None:
+        yield prefix, str(value)
 
 
 @app.command("check")
@@ -64,9 +68,9 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Examine a table: what was read, what was dropped and why, degrees, duplicates, ties, users without evaluation."""
-    from graphcl.data import diagnose, read_interactions
+    from graphcl.data import diagnose
 
-    report = diagnose(read_interactions(path, user=user_column, item=item_column, time=time_column))
+    report = diagnose(path, user=user_column, item=item_column, time=time_column)
     if as_json:
         print_json(report.to_dict())
         return

@@ -97,9 +97,8 @@ def read_user_ids(path: Path) -> list[str]:
     if not path.is_file():
         raise InputError("no such file of user ids", "give 'all' or a file with one user id a line", path=path)
     if path.suffix in (".parquet", ".csv", ".jsonl"):
-        readers = {".parquet": polars.read_parquet, ".csv": polars.read_csv, ".jsonl": polars.read_ndjson}
         try:
-            table = readers[path.suffix](path)
+            table = _read_table(path)
         except (polars.exceptions.PolarsError, OSError) as error:
             raise InputError(f"cannot be read as {path.suffix[1:]}: {error}", "check the file", path=path) from error
         column = next((name for name in ("user", "user_id", "uid") if name in table.columns), None)
@@ -116,6 +115,14 @@ def read_user_ids(path: Path) -> list[str]:
     if not ids:
         raise InputError("holds no user id", "write one user id a line", path=path)
     return list(dict.fromkeys(ids))
+
+
+def _read_table(path: Path) -> polars.DataFrame:
+    import polars
+
+    if path.suffix == ".parquet":
+        return polars.read_parquet(path)
+    return polars.read_csv(path) if path.suffix == ".csv" else polars.read_ndjson(path)
 
 
 def _check_suffix(out: Path, allowed: tuple[str, ...]) -> None:

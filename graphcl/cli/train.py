@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from graphcl.cli.output import print_json, print_metrics
 from graphcl.errors import InputError
+
+if TYPE_CHECKING:
+    from graphcl.data import Split
 
 
 def train(
@@ -37,13 +41,11 @@ def train(
     given = {"epochs": epochs, "seed": seed, "devices": devices}
     settings.update({name: value for name, value in given.items() if value is not None})
 
-    from graphcl.data import load_dataset
     from graphcl.pipelines import create_pipeline
 
     pipeline = create_pipeline(model, settings)
     columns = {"user": user_column, "item": item_column, "time": time_column}
-    dataset = load_dataset(data, **{name: column for name, column in columns.items() if column is not None})
-    parts = dataset.split(split, k_core=k_core)
+    parts = load_split(data, {name: column for name, column in columns.items() if column is not None}, split, k_core)
     pipeline.fit(parts, out=out, resume=resume, overwrite=overwrite)
 
     from graphcl.report import write_report
@@ -56,6 +58,19 @@ def train(
     print_metrics(f"{model} on {data} (test)", result.metrics.to_dict())
     typer.echo("protocol: " + ", ".join(f"{name} {value}" for name, value in result.protocol.items()))
     typer.echo(f"run: {out}\nreport: {report}")
+
+
+def load_split(data: str, columns: dict[str, Any], method: str | None, minimum: int | None) -> Split:
+    """Load a data set by name or path, drop rare users and items if asked to, and split it."""
+    from graphcl.data import k_core, leave_one_out, load_dataset, split_by_ratio, split_by_time
+
+    dataset = load_dataset(data, **columns)
+    if minimum is not None:
+        dataset = replace(dataset, interactions=k_core(dataset.interactions, minimum, minimum))
+    if method is None:
+        return dataset.split()
+    methods = {"leave-one-out": leave_one_out, "time": split_by_time, "ratio": split_by_ratio}
+    return methods[method](dataset.interactions)
 
 
 def read_settings(path: Path | None) -> dict[str, Any]:
