@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -48,6 +49,7 @@ _SUFFIXES: dict[str, Format] = {
     ".pq": "parquet",
 }
 _SNIFFED = ("", ".txt", ".dat", ".data", ".inter", ".item", ".user", ".json")
+_SNIFFED_LINES = 10_000
 _EXAMPLES = 5
 _Given: TypeAlias = dict[str, str | None]
 
@@ -286,7 +288,7 @@ def detect_format(path: Path, *, named: bool = False) -> Format:
 
 def _sequence_format(path: Path) -> Format:
     with path.open(encoding="utf-8-sig") as file:
-        lines = (line.split() for line in file if line.strip())
+        lines = (line.split() for line in islice(file, _SNIFFED_LINES) if line.strip())
         first, second = next(lines), next(lines, [])
         widths = {len(first), len(second) or len(first), *map(len, lines)}
     if len(widths) == 1 and not any(map(str.isdecimal, first)) and any(map(str.isdecimal, second)):
@@ -295,7 +297,7 @@ def _sequence_format(path: Path) -> Format:
         return "pairs"
     if len(widths) == 1:
         raise InputError(
-            f"every line has {widths.pop()} fields: a table without a header, or sequences of equal length",
+            f"its lines have {widths.pop()} fields each: a table without a header, or sequences of equal length",
             "give column_names= for a table, or format='sequences'",
             path=path,
         )

@@ -74,7 +74,7 @@ def test_table_without_header(tmp_path: Path) -> None:
     path = write(tmp_path, "u.data", "196\t242\t3\t881250949\n186\t302\t3\t891717742\n")
     log = read_interactions(path, column_names=["user", "item", "rating", "time"])
     assert external(log) == [(196, 242, 881250949, 3.0), (186, 302, 891717742, 3.0)]
-    with pytest.raises(InputError, match=r"every line has 4 fields.*give column_names="):
+    with pytest.raises(InputError, match=r"lines have 4 fields each.*give column_names="):
         read_interactions(path)
     with pytest.raises(InputError, match=r"row 1: the first line looks like data.*column_names="):
         read_interactions(path, format="csv")
