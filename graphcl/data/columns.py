@@ -260,33 +260,32 @@ def build_interactions(
         if value is None:
             raise InputError("there is no value column to filter", "name it with value=...", path=raw.source)
         _drop(keep, value < min_value, f"value below {min_value:g}", raw, dropped)
-    repeats = _repeats(users, items, time, value, keep, duplicates)
-    if duplicates != "keep":
-        _drop(keep, repeats, "same user, item, time and value as another row", raw, dropped)
-    if not keep.any():
-        raise InputError(
-            "no row is left: " + ", ".join(f"{entry.count} x {entry.reason}" for entry in dropped),
-            "mend the rows, or relax the filters",
-            path=raw.source,
-        )
+    _require_rows(keep, dropped, raw)
     user_ids, user = IdMap.factorize(users.filter(keep))
     item_ids, item = IdMap.factorize(items.filter(keep))
-    features = {"user": user_features, "item": item_features}
-    known = {"user": known_features(user_features, user_ids), "item": known_features(item_features, item_ids)}
-    unknown = {
-        role: frame.height - kept.height
-        for role in features
-        if (frame := features[role]) is not None and (kept := known[role]) is not None
-    }
+    time, value = (None if array is None else array[keep] for array in (time, value))
+    repeated_pairs, repeats = _repeats(user, item, len(item_ids), time, value, last=duplicates == "last")
+    if duplicates != "keep" and repeats.any():
+        # One row of each set of equals stays, so no id disappears with the others.
+        rest = ~repeats
+        rows = np.flatnonzero(keep)
+        dropped.append(_dropped_rows("same user, item, time and value as another row", rows[repeats], raw))
+        user, item = user[rest], item[rest]
+        time, value = (None if array is None else array[rest] for array in (time, value))
+    features, unknown = {}, {}
+    for role, frame, ids in (("user", user_features, user_ids), ("item", item_features, item_ids)):
+        features[role] = known_features(frame, ids)
+        if frame is not None and (kept := features[role]) is not None:
+            unknown[role] = frame.height - kept.height
     report = ReadReport(
         source=raw.source,
         format=raw.format,
         columns=dict(raw.names),
         rows_read=raw.rows_read,
-        rows_kept=int(keep.sum()),
+        rows_kept=int(user.size),
         dropped=tuple(dropped),
         identical_rows=int(repeats.sum()),
-        repeated_pairs=int(user.size - _distinct_pairs(user, item, len(item_ids))),
+        repeated_pairs=repeated_pairs,
         unknown_feature_ids=unknown,
         notes=raw.notes,
     )
@@ -295,10 +294,10 @@ def build_interactions(
         item=item,
         user_ids=user_ids,
         item_ids=item_ids,
-        time=None if time is None else _narrowest(time[keep]),
-        value=None if value is None else value[keep].astype(np.float64),
-        user_features=known["user"],
-        item_features=known["item"],
+        time=None if time is None else _narrowest(time),
+        value=None if value is None else value.astype(np.float64),
+        user_features=features["user"],
+        item_features=features["item"],
         report=report,
     )
 
@@ -484,42 +483,47 @@ def _drop(keep: Mask, bad: Mask, reason: str, raw: RawColumns, dropped: list[Dro
     rows = np.flatnonzero(keep & bad)
     if rows.size:
         keep[rows] = False
-        examples = tuple(raw.row_number(int(row)) for row in rows[:_EXAMPLES])
-        dropped.append(DroppedRows(reason, int(rows.size), examples))
+        dropped.append(_dropped_rows(reason, rows, raw))
+
+
+def _dropped_rows(reason: str, rows: NDArray[np.int64], raw: RawColumns) -> DroppedRows:
+    return DroppedRows(reason, int(rows.size), tuple(raw.row_number(int(row)) for row in rows[:_EXAMPLES]))
+
+
+def _require_rows(keep: Mask, dropped: Sequence[DroppedRows], raw: RawColumns) -> None:
+    if not keep.any():
+        raise InputError(
+            "no row is left: " + ", ".join(f"{entry.count} x {entry.reason}" for entry in dropped),
+            "mend the rows, or relax the filters",
+            path=raw.source,
+        )
 
 
 def _repeats(
-    users: pl.Series,
-    items: pl.Series,
+    user: NDArray[np.int64],
+    item: NDArray[np.int64],
+    num_items: int,
     time: NDArray[Any] | None,
     value: NDArray[Any] | None,
-    keep: Mask,
-    duplicates: Duplicates,
-) -> Mask:
-    """Rows among the kept ones that equal an earlier one (a later one when the last is to be kept)."""
+    *,
+    last: bool,
+) -> tuple[int, Mask]:
+    """Rows whose pair of user and item came before; and which rows equal another one that stays, in all columns."""
     import polars as pl
 
-    columns: dict[str, Any] = {"user": users, "item": items}
-    if time is not None:
-        columns["time"] = time
-    if value is not None:
-        columns["value"] = value
-    elif time is None:
-        # In a bare sequence the same item again is a repeated visit, not a copied row.
-        return np.zeros(keep.size, dtype=np.bool_)
-    frame = pl.DataFrame(columns).with_row_index("row").filter(keep)
-    rest = [name for name in frame.columns if name != "row"]
-    last = duplicates == "last"
-    kept = frame.group_by(rest).agg(pl.col("row").max() if last else pl.col("row").min())["row"].to_numpy()
-    repeats = keep.copy()
-    repeats[kept] = False
-    return repeats
-
-
-def _distinct_pairs(user: NDArray[np.int64], item: NDArray[np.int64], num_items: int) -> int:
-    import polars as pl
-
-    return pl.Series(user * num_items + item).n_unique()
+    pair = pl.Series(user * num_items + item)
+    again = np.flatnonzero(pair.is_duplicated().to_numpy())
+    suspects = pair.gather(again)
+    repeats = np.zeros(user.size, dtype=np.bool_)
+    # In a bare sequence the same item again is a repeated visit, not a copied row.
+    if time is not None or value is not None:
+        columns = {"pair": suspects, "row": again}
+        columns |= {name: array[again] for name, array in (("time", time), ("value", value)) if array is not None}
+        keys = [name for name in columns if name != "row"]
+        row = pl.col("row").max() if last else pl.col("row").min()
+        repeats[again] = True
+        repeats[pl.DataFrame(columns).group_by(keys).agg(row)["row"].to_numpy()] = False
+    return again.size - suspects.n_unique(), repeats
 
 
 def _narrowest(time: NDArray[Any]) -> NDArray[Any]:

@@ -234,7 +234,7 @@ class IdMap:
         return position
 
     def _positions(self, series: pl.Series) -> IntArray:
-        """Position of each id, -1 where unknown: one hash join, no Python loop."""
+        """Position of each id, -1 where unknown: by a table when integers lie densely, else by one hash join."""
         import polars as pl
 
         if series.dtype != self._series.dtype:
@@ -242,11 +242,25 @@ class IdMap:
             # Only canonical text can name an integer: "007" must not find 7.
             canonical = _canonical_or_null(series) if number else series
             series = canonical.cast(self._series.dtype, strict=False)
+        if series.dtype == pl.Int64 and len(self) and not series.null_count():
+            low, high = int(self._series[0]), int(self._series[-1])
+            if high - low < 4 * (len(series) + len(self)):
+                return self._table_positions(series.to_numpy(), low, high)
         lookup = pl.DataFrame({"id": self._series, "position": np.arange(len(self), dtype=np.int64)})
         query = pl.DataFrame({"id": series}).with_row_index("row")
         found = query.join(lookup, on="id", how="inner")
         position = np.full(len(series), -1, dtype=np.int64)
         position[found["row"].to_numpy()] = found["position"].to_numpy()
+        return position
+
+    def _table_positions(self, values: IntArray, low: int, high: int) -> IntArray:
+        table = np.full(high - low + 1, -1, dtype=np.int64)
+        table[self._series.to_numpy() - low] = np.arange(len(self))
+        inside = (values >= low) & (values <= high)
+        if inside.all():
+            return table[values - low]
+        position = np.full(values.size, -1, dtype=np.int64)
+        position[inside] = table[values[inside] - low]
         return position
 
 

@@ -242,14 +242,14 @@ class Interactions:
         Complexity:
             O(E + U + V).
         """
-        users, user = np.unique(self.user, return_inverse=True)
-        items, item = np.unique(self.item, return_inverse=True)
+        users, user = _renumber(self.user, self.num_users)
+        items, item = _renumber(self.item, self.num_items)
         user_ids = IdMap(self.user_ids.to_external(users))
         item_ids = IdMap(self.item_ids.to_external(items))
         return replace(
             self,
-            user=user.astype(np.int64, copy=False),
-            item=item.astype(np.int64, copy=False),
+            user=user,
+            item=item,
             user_ids=user_ids,
             item_ids=item_ids,
             user_features=known_features(self.user_features, user_ids),
@@ -386,6 +386,13 @@ def k_core(interactions: Interactions, k_user: int = 5, k_item: int = 5) -> Inte
         dropped=(*interactions.report.dropped, reason),
     )
     return replace(core, report=report)
+
+
+def _renumber(index: IntArray, size: int) -> tuple[IntArray, IntArray]:
+    """The ids below `size` that occur, ascending, and each id's place among them."""
+    occurs = np.bincount(index, minlength=size) > 0
+    place: IntArray = np.cumsum(occurs, dtype=np.int64) - 1
+    return np.flatnonzero(occurs).astype(np.int64, copy=False), place[index]
 
 
 def _little_endian(array: NDArray[Any]) -> NDArray[Any]:

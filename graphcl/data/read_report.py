@@ -35,7 +35,8 @@ class ReadReport:
         dropped: rows left out, by reason.
         identical_rows: rows that repeat an earlier one in user, item, time and value. They are kept unless dropped by
             request.
-        repeated_pairs: rows whose user met the same item in an earlier row, identical rows included.
+        repeated_pairs: rows whose user met the same item in an earlier row, identical rows included (also those that
+            were dropped by request).
         unknown_feature_ids: "user" and "item" -> feature rows whose id no interaction has.
         notes: remarks, such as a column that was guessed.
 

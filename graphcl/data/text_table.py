@@ -101,11 +101,12 @@ def text_shape(path: Path, delimiter: str, *, quotes: bool = True) -> TextShape:
             parity = int(inside[-1])
             newline &= ~inside
             separator &= ~inside
-        count = np.cumsum(separator, dtype=np.int32)
-        at = np.flatnonzero(newline)
-        ends.append(at + start)
-        delimiters.append(count[at] + np.int64(seen))
-        seen += int(count[-1])
+        # Delimiters before a line end: the marks before it that are not line ends themselves.
+        marks = np.flatnonzero(newline | separator)
+        at = np.flatnonzero(newline[marks])
+        ends.append(marks[at] + start)
+        delimiters.append(at - np.arange(at.size) + seen)
+        seen += marks.size - at.size
     if data[-1] != _NEWLINE:
         ends.append(np.array([data.size]))
         delimiters.append(np.array([seen]))
