@@ -23,16 +23,17 @@ class ScoreHistograms:
         positive: counts of target scores per bin.
         negative: counts of sampled non-target scores per bin.
         positive_mean: mean target score.
-        negative_mean: mean non-target score.
-        auc: share of (positive, negative) pairs of the same query in which the positive is higher, ties half.
+        negative_mean: mean non-target score; None where every item is a target.
+        auc: share of (positive, negative) pairs of the same query in which the positive is higher, ties half; None
+            likewise.
     """
 
     edges: tuple[float, ...]
     positive: tuple[int, ...]
     negative: tuple[int, ...]
     positive_mean: float
-    negative_mean: float
-    auc: float
+    negative_mean: float | None
+    auc: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, ready for JSON."""
@@ -98,7 +99,7 @@ def score_histograms(
     positive = (query * items[columns[taken]].float()).sum(1)
     negative = torch.stack([(query * items[column].float()).sum(1) for column in drawn.T], dim=1)
     wins = (positive[:, None] > negative).double() + 0.5 * (positive[:, None] == negative).double()
-    auc = float(wins[~is_target].mean()) if bool((~is_target).any()) else float("nan")
+    auc = float(wins[~is_target].mean()) if bool((~is_target).any()) else None
     negative = negative[~is_target]
     scores = torch.cat([positive, negative]).cpu().double().numpy()
     if not np.isfinite(scores).all():
@@ -110,6 +111,6 @@ def score_histograms(
         positive=tuple(np.histogram(scores[:split], edges)[0].tolist()),
         negative=tuple(np.histogram(scores[split:], edges)[0].tolist()),
         positive_mean=float(scores[:split].mean()),
-        negative_mean=float(scores[split:].mean()) if scores.shape[0] > split else float("nan"),
+        negative_mean=float(scores[split:].mean()) if scores.shape[0] > split else None,
         auc=auc,
     )

@@ -14,6 +14,7 @@ from graphcl.metrics import sample_for_map
 
 INK, MUTED, GRID = "#1f2933", "#66727f", "#e4e8ec"
 COLORS = ("#2f6fb0", "#d97a34", "#3d8f5f", "#b04a5a", "#7659a6", "#8a6b4f", "#c0699b", "#6b7682", "#a3a02f", "#3b9aa6")
+_BLUES = [[0, "#b5cbe0"], [0.5, "#4f86b8"], [1, "#10324f"]]
 MAP_POINTS = 3000
 _NOT_PLOTTED = ("epoch", "seconds", "tokens_per_second")
 
@@ -41,6 +42,7 @@ def _figure(x_title: str, y_title: str, height: int = 340) -> go.Figure:
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         hoverlabel={"bgcolor": "#ffffff", "bordercolor": "#b8c0c8", "font": {"color": INK}},
         colorway=list(COLORS),
+        modebar={"bgcolor": "rgba(255,255,255,0.9)", "color": "#9aa5b1", "activecolor": COLORS[0]},
     )
     return figure
 
@@ -60,6 +62,8 @@ def training_curves(history: Mapping[str, Sequence[float | None]], best_epoch: i
     figures = {}
     for heading, names in groups.items():
         drawn = [name for name in names if any(value is not None for value in history[name])]
+        # A loss with a single part equals it: one line is enough.
+        drawn = [name for name in drawn if name == "loss" or history[name] != history.get("loss")]
         if not drawn:
             continue
         figure = _figure("epoch", "loss" if heading == "Training loss" else "metric")
@@ -77,7 +81,7 @@ def training_curves(history: Mapping[str, Sequence[float | None]], best_epoch: i
         if best_epoch is not None:
             figure.add_vline(
                 x=best_epoch, line={"dash": "dot", "width": 1.5, "color": MUTED},
-                annotation={"text": "kept", "font": {"size": 11, "color": MUTED}, "yanchor": "bottom", "y": 1},
+                annotation={"text": "kept", "font": {"size": 11, "color": MUTED}, "yanchor": "top", "y": 1},
             )  # fmt: skip
         figures[heading] = figure
     return figures
@@ -115,22 +119,26 @@ def score_distribution(histograms: Mapping[str, Any]) -> go.Figure:
     return figure
 
 
-def item_map(table: pl.DataFrame) -> tuple[go.Figure, int]:
+def item_map(table: pl.DataFrame, explained: Sequence[float] | None) -> tuple[go.Figure, int]:
     """The items on two principal components, and how many of them are drawn."""
-    popularity = table["popularity"].fill_null(0).to_numpy().astype(np.float64)
-    rows = sample_for_map(popularity.clip(min=0), MAP_POINTS, np.random.default_rng(0))
-    drawn = table[rows].with_columns(popularity=popularity[rows])
-    figure = _figure("first component", "second component", height=560)
-    size = 4 + 2.2 * np.log10(1 + drawn["popularity"].to_numpy())
+    counts = table["train_count"].fill_null(0).to_numpy().astype(np.float64).clip(min=0)
+    rows = sample_for_map(counts, MAP_POINTS, np.random.default_rng(0))
+    drawn, scale = table[rows].with_columns(train_count=counts[rows]), np.log10(1 + counts[rows])
+    titles = ["first component", "second component"]
+    if explained is not None:
+        titles = [f"{title} ({share:.0%} of the variance)" for title, share in zip(titles, explained, strict=True)]
+    figure = _figure(titles[0], titles[1], height=560)
+    size = 4 + 2.2 * scale
     if "category" in drawn.columns and drawn["category"].null_count() < drawn.height:
         for name, group in _by_category(drawn["category"]):
             _add_points(figure, drawn[group], size[group], name=plain_text(name))
     else:
-        scale = np.log10(1 + drawn["popularity"].to_numpy())
-        _add_points(
-            figure, drawn, size, showlegend=False,
-            marker={"color": scale, "colorscale": "Viridis", "reversescale": True, "colorbar": _popularity_bar(scale)},
-        )  # fmt: skip
+        color = {
+            "color": scale,
+            "colorscale": [[0, "#b5cbe0"], [0.5, "#4f86b8"], [1, "#10324f"]],
+            "colorbar": _count_bar(scale),
+        }
+        _add_points(figure, drawn, size, showlegend=False, marker=color)
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(showgrid=False)
     return figure, drawn.height
@@ -141,7 +149,7 @@ def _add_points(figure: go.Figure, rows: pl.DataFrame, size: Any, **trace: Any) 
         f"{plain_text(item)}<br>{int(count):,} training interactions"
         + ("" if category is None else f"<br>{plain_text(category)}")
         for item, count, category in zip(
-            rows["item"], rows["popularity"], rows["category"] if "category" in rows.columns else [None] * rows.height,
+            rows["item"], rows["train_count"], rows["category"] if "category" in rows.columns else [None] * rows.height,
             strict=True,
         )
     ]  # fmt: skip
@@ -162,7 +170,7 @@ def _by_category(categories: pl.Series) -> list[tuple[str, np.ndarray[Any, np.dt
     return [*groups, ("others", others)] if others.size else groups
 
 
-def _popularity_bar(scale: np.ndarray[Any, Any]) -> dict[str, Any]:
+def _count_bar(scale: np.ndarray[Any, Any]) -> dict[str, Any]:
     top = int(np.ceil(scale.max())) if scale.size else 0
     return {
         "title": {"text": "training interactions", "side": "right"},

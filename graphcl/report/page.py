@@ -116,12 +116,7 @@ def _sections(record: RunRecord) -> Iterator[str]:
     yield _hot_and_cold(metrics.get("buckets") or [], metrics["test"])
     yield _scores(record.analysis.get("score_histograms"))
     yield _exposure(record.analysis.get("exposure"))
-    figure, drawn_items = figures.item_map(record.item_map)
-    note = (
-        f"{drawn_items:,} of {record.item_map.height:,} items, popular ones preferred, on the first two principal "
-        "components of their embeddings. Point at one to see its id."
-    )
-    yield _section("Item embeddings", _note(note), _figure(figure))
+    yield _embedding_map(record)
     yield _section("Run", _facts(record.manifest))
     yield _section("Settings", _facts(record.config))
 
@@ -132,7 +127,7 @@ def _cards(record: RunRecord) -> str:
     epochs, best = record.metrics.get("epochs"), record.metrics.get("best_epoch")
     if epochs is not None:
         cards.append((str(epochs), "epochs" if best is None else f"epochs, best {best}"))
-    seconds = record.manifest.get("wall_time_seconds", record.manifest.get("seconds"))
+    seconds = record.manifest.get("wall_seconds")
     if isinstance(seconds, int | float):
         cards.append((_duration(seconds), "wall time"))
     boxes = (f'<div class="card"><b>{_text(value)}</b><span>{_text(label)}</span></div>' for value, label in cards)
@@ -218,6 +213,16 @@ def _exposure(exposure: Mapping[str, Any] | None) -> str:
     return _section("What is recommended", _note(note), _metric_table({"test": exposure, "validation": {}}))
 
 
+def _embedding_map(record: RunRecord) -> str:
+    about = record.analysis.get("item_map") or {}
+    figure, drawn = figures.item_map(record.item_map, about.get("explained_variance"))
+    note = (
+        f"{drawn:,} of {int(about.get('items', record.item_map.height)):,} items, popular ones preferred, on the first "
+        "two principal components of their embeddings. Point at one to see its id."
+    )
+    return _section("Item embeddings", _note(note), _figure(figure))
+
+
 def _section(heading: str, *parts: str) -> str:
     return f"<section><h2>{_text(heading)}</h2>{''.join(parts)}</section>"
 
@@ -237,6 +242,10 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
         label = f"{prefix}{str(name).replace('_', ' ')}"
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{label} · ")
+        elif str(name).endswith("_bytes") and isinstance(value, int):
+            yield label.removesuffix(" bytes"), f"{value / 2**20:,.0f} MiB"
+        elif str(name).endswith("_seconds") and isinstance(value, int | float):
+            yield label.replace(" seconds", " time"), _duration(value)
         else:
             yield label, value
 
@@ -276,9 +285,11 @@ def _figure(figure: go.Figure) -> str:
     # Nothing in a script element may look like its end or like a comment, whatever the data say.
     data = str(figure.to_json()).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
     data = data.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    # Drawn when the page is laid out: before that an element does not know its width.
     return (
-        '<div class="figure"></div><script>{const figure = '
-        + data
-        + "; Plotly.newPlot(document.currentScript.previousElementSibling, figure.data, figure.layout, "
-        + "{responsive: true, displaylogo: false});}</script>"
+        '<div class="figure"></div><script>{const element = document.currentScript.previousElementSibling; '
+        f"const figure = {data}; "
+        'addEventListener("DOMContentLoaded", () => Plotly.newPlot(element, figure.data, figure.layout, '
+        '{responsive: true, displaylogo: false, displayModeBar: "hover", '
+        'modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]]}));}</script>'
     )

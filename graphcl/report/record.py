@@ -28,8 +28,8 @@ class RunRecord:
         metrics: ``{"protocol": {...}, "validation": {"HR@20": ...}, "test": {...}, "buckets": [...], ...}``.
         history: column name to one number an epoch (None where a cell is empty).
         manifest: versions, seed, data, times.
-        analysis: ``{"score_histograms": {...}, "exposure": {...}}``, each entry optional.
-        item_map: ``item``, ``x``, ``y``, ``popularity`` and perhaps ``category``, one row an item.
+        analysis: ``{"score_histograms": {...}, "exposure": {...}, "item_map": {...}}``, each entry optional.
+        item_map: ``item``, ``x``, ``y``, ``train_count`` and perhaps ``category``, one row an item.
     """
 
     name: str
@@ -109,7 +109,7 @@ def _read_item_map(path: Path) -> pl.DataFrame:
         table = pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise InputError("cannot be read as Parquet", _REMEDY, path=path) from error
-    for column in ("item", "x", "y", "popularity"):
+    for column in ("item", "x", "y", "train_count"):
         if column not in table.columns:
             raise InputError("column is missing", _REMEDY, path=path, column=column)
     return table

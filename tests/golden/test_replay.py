@@ -19,6 +19,12 @@ HERE = Path(__file__).parent
 FILES = ["graph-contrastive.json", "losses.json", "multimodal-recommendation.json", "sequential-recommendation.json"]
 COVERED = {
     "engine_weighted_lse",
+    "hgnn.operator",
+    "mmhcl.u2u_rw",
+    "mmhcl.u2u_rw_empty_user",
+    "mmhcl.ui_adj_sym",
+    "mmhcl.ui_adj_sym_empty_user",
+    "normalize_adj",
     "ntxent",
     "ntxent_cold",
     "ntxent_large",

@@ -57,7 +57,10 @@ def test_score_histograms_repeat_with_the_seed_and_keep_targets_out_of_the_negat
     assert first == second
     assert first.positive_mean == pytest.approx((5 + 7 + 7) / 3)
     only_targets = torch.tensor([0, 3, 6]), torch.tensor([0, 1, 2, 0, 1, 2])
-    assert sum(score_histograms(queries, items, only_targets, torch.Generator().manual_seed(3)).negative) == 0
+    nothing_else = score_histograms(queries, items, only_targets, torch.Generator().manual_seed(3))
+    assert sum(nothing_else.negative) == 0
+    assert nothing_else.negative_mean is None
+    assert nothing_else.auc is None
 
 
 def test_score_histograms_refuse_what_has_no_scores() -> None:

@@ -46,25 +46,28 @@ def make_run(folder: Path, *, item: str = "B00", items: int = 400, category: str
     (folder / "metrics.json").write_text(json.dumps(document))
     with (folder / "history.csv").open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["epoch", "loss", "cross_entropy", "valid_HR@20", "valid_NDCG@20", "seconds"])
+        table.writerow(["epoch", "loss", "cross_entropy", "auxiliary", "valid_HR@20", "valid_NDCG@20", "seconds"])
         for epoch in range(1, 21):
             loss = 9.4 * epoch**-0.12
-            table.writerow([epoch, loss, loss, 0.13 * (1 - 0.8**epoch), "" if epoch == 3 else 0.06, 11.0])
+            table.writerow([epoch, loss, loss, 0.1 * loss, 0.13 * (1 - 0.8**epoch), "" if epoch == 3 else 0.06, 11.0])
     manifest = {
-        "versions": {"python": "3.11.7", "torch": "2.13.0"}, "seed": 0, "wall_time_seconds": 431.7,
+        "versions": {"python": "3.11.7", "torch": "2.13.0"}, "seed": 0, "wall_seconds": 431.7,
         "peak_memory_bytes": 913_000_000, "data": {"source": "amazon-beauty", "hash": "a" * 64, "users": 22363},
     }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest))
     edges = np.linspace(-4, 8, 41)
     positive, negative = (np.histogram(rng.normal(m, 1.2, 5000), edges)[0].tolist() for m in (2.5, -0.5))
     scores = {"edges": edges.tolist(), "positive": positive, "negative": negative, "auc": 0.93}
-    exposure = {f"{name}@{k}": 0.1 * k for k in (5, 10, 20) for name in ("Coverage", "Popularity", "Gini")}
-    (folder / "analysis.json").write_text(json.dumps({"score_histograms": scores, "exposure": exposure}))
+    about = {"explained_variance": [0.31, 0.08], "items": items, "shown": items}
+    exposure = {f"{name}@{k}": 0.01 * k for k in (5, 10, 20) for name in ("Coverage", "Popularity", "Gini")}
+    (folder / "analysis.json").write_text(
+        json.dumps({"score_histograms": scores, "exposure": exposure, "item_map": about})
+    )
     columns: dict[str, Any] = {
         "item": [item, *(f"B{number:05}" for number in range(items - 1))],
         "x": rng.normal(size=items),
         "y": rng.normal(size=items),
-        "popularity": rng.zipf(1.6, items).clip(max=5000),
+        "train_count": rng.zipf(1.6, items).clip(max=5000),
     }
     if category is not None:
         columns["category"] = [category] * (items // 2) + ["hair"] * (items - items // 2 - 1) + [None]
@@ -73,7 +76,7 @@ def make_run(folder: Path, *, item: str = "B00", items: int = 400, category: str
 
 
 def figures_of(page: str) -> list[dict[str, Any]]:
-    return [json.loads(text) for text in re.findall(r"const figure = (.*?); Plotly\.newPlot", page)]
+    return [json.loads(text) for text in re.findall(r"const figure = (.*?); addEventListener", page)]
 
 
 def without_library(page: str) -> str:
@@ -93,7 +96,8 @@ def test_report_shows_the_numbers_with_their_protocol(tmp_path: Path) -> None:
         assert fact in text
     for heading in ("Metrics", "Training loss", "Validation metrics", "Hot and cold items", "Item embeddings", "Run"):
         assert heading in text
-    assert "7 min 12 s" in text
+    assert text.count("7 min 12 s") == 2  # card and manifest
+    assert "871 MiB" in text
     assert "93.0% of the pairs" in text
 
 
@@ -110,7 +114,7 @@ def test_report_is_one_file_that_asks_for_nothing(tmp_path: Path) -> None:
 
 def test_figures_hold_the_data(tmp_path: Path) -> None:
     loss, validation, buckets, scores, embedding = figures_of(write_report(make_run(tmp_path / "run")).read_text())
-    assert [trace["name"] for trace in loss["data"]] == ["loss", "cross_entropy"]
+    assert [trace["name"] for trace in loss["data"]] == ["loss", "auxiliary"]  # the part equal to the loss is one line
     assert [trace["name"] for trace in validation["data"]] == ["valid_HR@20", "valid_NDCG@20"]
     assert validation["data"][1]["y"][2] is None
     assert [trace["name"] for trace in buckets["data"]] == ["HR@20", "NDCG@20"]
@@ -129,7 +133,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
             values["test"] = {f"{ATTACK}@20": 0.5, ATTACK: 0.25, **values["test"]}
             values["buckets"][0]["name"] = ATTACK
         (folder / name).write_text(json.dumps(values))
-    rows = (folder / "history.csv").read_text().replace("cross_entropy", ATTACK)
+    rows = (folder / "history.csv").read_text().replace("auxiliary", ATTACK)
     (folder / "history.csv").write_text(rows)
     page = write_report(folder).read_text(encoding="utf-8")
     assert "alert(1)" in page
