@@ -29,7 +29,9 @@ def check_backend(backend: str) -> None:
 def load_triton(module: str) -> ModuleType:
     """Import ``graphcl.kernels.<module>``, saying what to install when Triton is not there."""
     if importlib.util.find_spec("triton") is None:
-        raise ValueError("backend 'triton' needs the triton package: pip install triton; or pass backend='torch'")
+        raise ImportError(
+            "backend 'triton' needs the triton package: pip install 'graphcl[triton]'; or pass backend='torch'"
+        )
     return importlib.import_module(f"graphcl.kernels.{module}")
 
 

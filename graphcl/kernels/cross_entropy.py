@@ -163,6 +163,10 @@ def _target_logits(tokens: _Tokens, weight: Tensor, shift: Tensor | None, sweep:
 def _token_losses(
     tokens: _Tokens, weight: Tensor, shift: Tensor | None, candidates: Tensor | None, sweep: _Sweep
 ) -> Tensor:
+    module = triton_for("triton_cross_entropy", sweep.backend, weight.device) if candidates is None else None
+    if module is not None and (sweep.backend == "triton" or module.supports(tokens.hidden, weight)):
+        losses: Tensor = module.token_losses(tokens.hidden, weight, tokens.target, shift, sweep.block_size)
+        return losses
     positive = _target_logits(tokens, weight, shift, sweep)
     pool = None if candidates is None else candidates.long()
     total = pair_logsumexp(
@@ -185,7 +189,9 @@ def _fused_sum(tokens: _Tokens, weight: Tensor, shift: Tensor | None, share: Ten
     """``sum_t share_t L_t`` with gradients formed in the forward sweep."""
     module = triton_for("triton_cross_entropy", sweep.backend, weight.device)
     if module is not None and (sweep.backend == "triton" or module.supports(tokens.hidden, weight)):
-        fused: Tensor = module.weighted_cross_entropy(tokens.hidden, weight, tokens.target, shift, share)
+        fused: Tensor = module.weighted_cross_entropy(
+            tokens.hidden, weight, tokens.target, shift, share, sweep.block_size
+        )
         return fused
     product = ScaledProduct(tokens.hidden, weight, 1.0, None, None, shift, ())
     with torch.autocast(weight.device.type, enabled=False):

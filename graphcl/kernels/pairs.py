@@ -134,7 +134,7 @@ def pair_logsumexp(
     check_backend(backend)
     module = triton_for("triton_pairs", backend, product.x.device)
     if module is not None and (backend == "triton" or module.supports(product, moments)):
-        return PairLogSumExp(*module.logsumexp(product, moments))
+        return PairLogSumExp(*module.logsumexp(product, moments, blocks))
     if backend == "reference":
         return PairLogSumExp(*_pairs_reference.logsumexp(product, moments))
     with torch.autocast(product.x.device.type, enabled=False):
@@ -191,6 +191,9 @@ def pair_logsumexp_both(
     )
     blocks = check_blocks(memory_budget, block_size)
     check_backend(backend)
+    module = triton_for("triton_pairs", backend, product.x.device)
+    if module is not None and (backend == "triton" or module.supports(product)):
+        return BothLogSumExp(*module.logsumexp_both(product, blocks))
     if backend == "reference":
         return BothLogSumExp(*_pairs_reference.logsumexp_both(product))
     with torch.autocast(product.x.device.type, enabled=False):

@@ -465,6 +465,9 @@ class _SampledDot(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, y: Tensor, pattern: CsrPattern, memory_budget: int, triton: ModuleType | None) -> Tensor:
+        if triton is not None:
+            out: Tensor = triton.sampled_dot(pattern, x, y)
+            return out
         return sampled_dot(pattern, x, y, memory_budget)
 
     @staticmethod
