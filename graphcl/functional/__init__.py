@@ -5,8 +5,6 @@ from graphcl.functional.alignment import alignment, cua, uniformity
 from graphcl.functional.amcl import PairTemperatureFunction, amcl
 from graphcl.functional.cacr import cacr, cacr_rbf
 from graphcl.functional.cmim import cmim
-
-# Views, modalities, regression, ranking and extreme multi-label
 from graphcl.functional.conr import conr
 from graphcl.functional.cwcl import cwcl
 from graphcl.functional.decoupled import dcl, dclw

@@ -1,4 +1,4 @@
-"""Hierarchical retrieval: the softplus loss of DyCL over relevance levels, and smooth hierarchical average precision."""
+"""Hierarchical retrieval: the softplus loss of DyCL over levels, and smooth hierarchical average precision."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def dycl(
         scale: gamma.
         margins: m_r of the levels 1 to R.
         normalize: ``rows`` for cosines; ``columns`` reproduces the released code, which normalises along the batch.
-        reduction: over the N + M anchors of both directions that have a related and an unrelated row.
+        reduction: over the N + M anchors of both directions that have a related row.
         memory_budget: upper bound in bytes for the tiles of the pair engine.
         backend: of the pair engine.
 
@@ -103,7 +103,7 @@ def dycl(
     for level, margin in reversed(list(enumerate(margins, start=1))):
         related = both(-x, levels >= level)
         loss = loss + functional.softplus(unrelated + related + scale * margin)
-    return reduce_anchors(loss, reduction, valid=(unrelated > -torch.inf) & (related > -torch.inf))
+    return reduce_anchors(loss, reduction, valid=related > -torch.inf)
 
 
 def smooth_hierarchical_ap(
@@ -287,9 +287,8 @@ def _edge_tiles(
         offsets, columns = graded.exclude
         begin, end = int(offsets[rows.start]), int(offsets[rows.stop])
         count = offsets[rows.start : rows.stop + 1].diff().long()
-        ranked[
-            torch.repeat_interleave(torch.arange(count.shape[0], device=scores.device), count), columns[begin:end]
-        ] = False
+        query = torch.repeat_interleave(torch.arange(count.shape[0], device=scores.device), count)
+        ranked[query, columns[begin:end].long()] = False
     height = max(memory_budget // (_BUFFERS_PER_TILE * scores.element_size() * max(scores.shape[1], 1)), 1)
     for start in range(first, last, height):
         edges = slice(start, min(start + height, last))

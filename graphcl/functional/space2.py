@@ -44,7 +44,7 @@ def tree_paths(parents: Tensor, nodes: Tensor) -> Tensor:
         raise IndexError(f"parents must lie in -1 .. {parents.shape[0] - 1}")
     check_indices("nodes", nodes, None, parents.shape[0], check=True)
     up = torch.cat([parents.long(), parents.new_full((1,), -1).long()])
-    upwards = []
+    upwards: list[Tensor] = []
     current = nodes.long()
     while bool((current >= 0).any()):
         if len(upwards) == parents.shape[0]:
@@ -177,8 +177,8 @@ def tree_soft_contrast(
 
     Complexity: O(N K (d + H)) time, O((N + K) (d + H)) memory.
 
-    Confidence: C for the soft-mask form (public code read); paths of a taxonomy in place of label trees are a convention
-    of this package.
+    Confidence: C for the soft-mask form (public code read); paths of a taxonomy in place of label trees are a
+    convention of this package.
 
     >>> import torch
     >>> paths = torch.tensor([[0, 1], [0, 1], [2, 3]])
@@ -245,8 +245,8 @@ def space2(
 
     Complexity: O(|orders| N^2 (d' + H)) time, O(|orders| N d' + N H) memory.
 
-    Confidence: C for the form; the released code compares ten n-gram sets of dialog label trees, this package the runs of
-    taxonomy paths.
+    Confidence: C for the form; the released code compares ten n-gram sets of dialog label trees, this package the runs
+    of taxonomy paths.
 
     >>> import torch
     >>> paths = torch.tensor([[0, 1], [0, 1], [2, 3]])
