@@ -52,9 +52,8 @@ def main() -> None:
         loss.backward()
         optimizer.step()
         if step % 25 == 0:
-            print(
-                f"step {step:2d}: loss {float(loss):.3f}  " + "  ".join(f"{k} {float(v):.3f}" for k, v in parts.items())
-            )
+            named = "  ".join(f"{name} {value.item():.3f}" for name, value in parts.items())
+            print(f"step {step:2d}: loss {loss.item():.3f}  {named}")
 
 
 if __name__ == "__main__":

@@ -12,12 +12,13 @@ Each check raises `ContractError` with the property that fails and the numbers i
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.autograd.gradcheck import GradcheckError
 
 from graphcl.losses.protocol import Loss, split_output
 
@@ -100,7 +101,7 @@ def check_gradient(make_loss: LossFactory, inputs: Sequence[Tensor]) -> None:
     starts = [prepared[position].clone().requires_grad_() for position in places]
     try:
         torch.autograd.gradcheck(value, starts, eps=1e-6, atol=1e-5, rtol=1e-4)
-    except torch.autograd.gradcheck.GradcheckError as error:
+    except GradcheckError as error:
         raise ContractError(f"gradient: differs from differences of the value\n{error}") from error
 
 
@@ -120,7 +121,7 @@ def check_zero_rows(make_loss: LossFactory, inputs: Sequence[Tensor]) -> None:
     largest = max((float(gradient.abs().max()) for gradient in gradients), default=0.0)
     if largest > 1e6:
         raise ContractError(
-            f"zero rows: the gradient reaches {largest:.3g}; normalise with graphcl.kernels.normalize_rows"
+            f"zero rows: the gradient reaches {largest:.3g}; graphcl.kernels.normalize_rows keeps it bounded"
         )
 
 
@@ -144,11 +145,9 @@ def check_state_round_trip(make_loss: LossFactory, inputs: Sequence[Tensor]) -> 
     if not isinstance(straight, nn.Module):
         return
     split_output(straight(*prepared))
-    file = io.BytesIO()
-    torch.save(straight.state_dict(), file)
-    file.seek(0)
+    saved = safetensors.torch.save(_saved(straight))
     resumed = _double_loss(make_loss)
-    _restore(resumed, torch.load(file, weights_only=True))
+    _restore(resumed, safetensors.torch.load(saved))
     first, second = (split_output(loss(*prepared))[0].detach() for loss in (straight, resumed))
     _close("state: the value differs after saving and loading; is everything in state_dict?", first, second, 1e-12)
 
