@@ -22,7 +22,8 @@ class TrainingProgress:
 
     Example:
         >>> progress = TrainingProgress(epochs=2, metric="NDCG@20", targets=10, stream=sys.stdout)
-        >>> progress.finish_epoch(1, {"loss": 2.5, "NDCG@20": 0.1, "seconds": 3.0}, best_epoch=1)
+        >>> record = {"loss": 2.5, "valid_NDCG@20": 0.1, "seconds": 3.0}
+        >>> progress.finish_epoch(1, record, best_epoch=1)
         epoch 1/2  loss 2.5000  NDCG@20 0.1000 (best 0.1000, epoch 1)  3.0 s, at most 3 s left
         >>> progress.close()
     """
@@ -87,7 +88,7 @@ class TrainingProgress:
         """
         if not self.enabled:
             return
-        value = record[self.metric]
+        value = record[f"valid_{self.metric}"]
         if best_epoch == epoch:
             self._best = value
         self._seconds.append(record["seconds"])

@@ -212,7 +212,7 @@ class _EpochKeeper(pl.Callback):
         record = {
             "epoch": state.epoch,
             **{name: total / self.targets for name, total in losses.items()},
-            **metrics,
+            **{f"valid_{name}": value for name, value in metrics.items()},
             "seconds": round(seconds, 3),
             "tokens_per_second": round(self.targets / seconds, 1),
         }
