@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,17 +47,28 @@ def _figure(x_title: str, y_title: str, height: int = 340) -> go.Figure:
     return figure
 
 
-def is_metric(name: str) -> bool:
-    """Whether a history column is a ranking metric such as ``HR@20`` or ``valid_NDCG@10``."""
-    return "@" in name
+def cutoff_of(name: str) -> int | None:
+    """The cut-off of a metric such as ``HR@20`` or ``valid_NDCG@10``; None for other names."""
+    cutoff = name.rpartition("@")[2]
+    return int(cutoff) if "@" in name and cutoff.isdigit() else None
+
+
+def leading_metrics(names: Iterable[str]) -> list[str]:
+    """The few metrics that stand for the rest: HR, NDCG and MRR at their largest cut-off, else the first three."""
+    known = list(names)
+    found = []
+    for kind in ("HR", "NDCG", "MRR"):
+        of_kind = [name for name in known if name.rpartition("@")[0].split("_")[-1] == kind and cutoff_of(name)]
+        found += sorted(of_kind, key=lambda name: cutoff_of(name) or 0)[-1:]
+    return found or known[:3]
 
 
 def training_curves(history: Mapping[str, Sequence[float | None]], best_epoch: int | None) -> dict[str, go.Figure]:
     """One figure for the loss and its parts and one for the validation metrics, by heading; empty ones are left out."""
     epochs = history["epoch"]
     groups = {
-        "Training loss": [name for name in history if not is_metric(name) and name not in _NOT_PLOTTED],
-        "Validation metrics": [name for name in history if is_metric(name)],
+        "Training loss": [name for name in history if cutoff_of(name) is None and name not in _NOT_PLOTTED],
+        "Validation metrics": leading_metrics(name for name in history if cutoff_of(name) is not None),
     }
     figures = {}
     for heading, names in groups.items():
@@ -81,7 +92,8 @@ def training_curves(history: Mapping[str, Sequence[float | None]], best_epoch: i
         if best_epoch is not None:
             figure.add_vline(
                 x=best_epoch, line={"dash": "dot", "width": 1.5, "color": MUTED},
-                annotation={"text": "kept", "font": {"size": 11, "color": MUTED}, "yanchor": "top", "y": 1},
+                annotation={"text": "kept", "font": {"size": 11, "color": MUTED}, "yanchor": "top", "y": 1,
+                            "xanchor": "right" if 2 * best_epoch > len(epochs) else "left"},
             )  # fmt: skip
         figures[heading] = figure
     return figures

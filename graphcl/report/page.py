@@ -117,13 +117,13 @@ def _sections(record: RunRecord) -> Iterator[str]:
     yield _scores(record.analysis.get("score_histograms"))
     yield _exposure(record.analysis.get("exposure"))
     yield _embedding_map(record)
-    yield _section("Run", _facts(record.manifest))
+    yield _section("Run", _facts({name: value for name, value in record.manifest.items() if name != "protocol"}))
     yield _section("Settings", _facts(record.config))
 
 
 def _cards(record: RunRecord) -> str:
     test = record.metrics["test"]
-    cards = [(f"{value:.4f}", f"test {name}") for name, value in _leading(test)]
+    cards = [(f"{float(test[name]):.4f}", f"test {name}") for name in figures.leading_metrics(test)]
     epochs, best = record.metrics.get("epochs"), record.metrics.get("best_epoch")
     if epochs is not None:
         cards.append((str(epochs), "epochs" if best is None else f"epochs, best {best}"))
@@ -134,28 +134,12 @@ def _cards(record: RunRecord) -> str:
     return f'<div class="cards">{"".join(boxes)}</div>'
 
 
-def _leading(metrics: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """The two or three metrics that stand for the rest: HR, NDCG and MRR at the largest cut-off."""
-    found = []
-    for kind in ("HR", "NDCG", "MRR"):
-        cutoffs = sorted(int(name.split("@")[1]) for name in metrics if _is_cutoff_metric(name, kind))
-        if cutoffs:
-            name = f"{kind}@{cutoffs[-1]}"
-            found.append((name, float(metrics[name])))
-    return found or [(name, float(value)) for name, value in list(metrics.items())[:3]]
-
-
-def _is_cutoff_metric(name: str, kind: str | None = None) -> bool:
-    head, _, cutoff = name.partition("@")
-    return cutoff.isdigit() and (kind is None or head == kind)
-
-
 def _metric_table(metrics: Mapping[str, Any]) -> str:
     """Metrics by row, cut-offs by column, test beside validation."""
     parts = [part for part in ("test", "validation") if metrics[part]]
     names = list(dict.fromkeys(name for part in parts for name in metrics[part]))
-    cutoffs = sorted({int(name.split("@")[1]) for name in names if _is_cutoff_metric(name)})
-    heads = list(dict.fromkeys(name.split("@")[0] for name in names if _is_cutoff_metric(name)))
+    cutoffs = sorted({cutoff for name in names if (cutoff := figures.cutoff_of(name)) is not None})
+    heads = list(dict.fromkeys(name.rpartition("@")[0] for name in names if figures.cutoff_of(name) is not None))
     groups = "".join(f'<th class="group" colspan="{len(cutoffs)}">{part}</th>' for part in parts)
     columns = "".join(f'<th class="number">@{k}</th>' for _ in parts for k in cutoffs)
     rows = []
@@ -166,7 +150,9 @@ def _metric_table(metrics: Mapping[str, Any]) -> str:
         f'<div class="scroll"><table><thead><tr><th></th>{groups}</tr><tr><th></th>{columns}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
-    others = {name: {part: metrics[part].get(name) for part in parts} for name in names if not _is_cutoff_metric(name)}
+    others = {
+        name: {part: metrics[part].get(name) for part in parts} for name in names if figures.cutoff_of(name) is None
+    }
     return (table if heads else "") + (_facts(others) if others else "")
 
 
@@ -176,11 +162,11 @@ def _protocol(metrics: Mapping[str, Any]) -> str:
 
 
 def _hot_and_cold(buckets: Sequence[Mapping[str, Any]], test: Mapping[str, Any]) -> str:
-    names = [name for name, _ in _leading(test) if any(name in bucket for bucket in buckets)][:2]
+    names = [name for name in figures.leading_metrics(test) if any(name in bucket for bucket in buckets)][:2]
     if not names:
         return _section("Hot and cold items", _note("The run recorded no metrics by item popularity."))
     columns = list(dict.fromkeys(name for bucket in buckets for name in bucket if name != "name"))
-    shown = [name for name in columns if not _is_cutoff_metric(name)] + names
+    shown = [name for name in columns if figures.cutoff_of(name) is None] + names
     head = "".join(f'<th class="number">{_text(name)}</th>' for name in shown)
     rows = "".join(
         f"<tr><th>{_text(bucket.get('name', ''))}</th>{''.join(_number_cell(bucket.get(name)) for name in shown)}</tr>"
