@@ -1,7 +1,7 @@
 """Objectives and rankings as pure functions: embeddings and positives in, a scalar out."""
 
 # Softmax core
-from graphcl.functional.alignment import alignment, cua, uniformity
+from graphcl.functional.alignment import Tolerance, alignment, cua, tolerance, uniformity
 from graphcl.functional.amcl import PairTemperatureFunction, amcl
 from graphcl.functional.cacr import cacr, cacr_rbf
 from graphcl.functional.cmim import cmim
@@ -45,6 +45,7 @@ __all__ = [
     "SogCLRState",
     "SogCLRStep",
     "TemperatureUpdate",
+    "Tolerance",
     "alignment",
     "amcl",
     "cacr",
@@ -85,6 +86,7 @@ __all__ = [
     "space2",
     "sup_con",
     "supremix",
+    "tolerance",
     "tree_paths",
     "tree_soft_contrast",
     "uniformity",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -15,9 +17,9 @@ from graphcl.functional._pair_terms import (
 from graphcl.functional.infonce import info_nce
 from graphcl.functional.reduction import Reduction, reduce_anchors
 from graphcl.kernels import Backend, ExcludeSameIndex, pair_logsumexp
-from graphcl.kernels._arguments import MEMORY_BUDGET, check_matrix, check_positive
+from graphcl.kernels._arguments import MEMORY_BUDGET, check_indices, check_matrix, check_positive
 
-__all__ = ["alignment", "cua", "uniformity"]
+__all__ = ["Tolerance", "alignment", "cua", "tolerance", "uniformity"]
 
 
 def alignment(
@@ -117,6 +119,48 @@ def uniformity(
         backend=backend,
     ).logsumexp
     return logsumexp_rows(total) - torch.log(total.new_tensor(float(pairs)))
+
+
+class Tolerance(NamedTuple):
+    """Mean cosine over pairs of one class, and the same sum divided by the number of all pairs."""
+
+    same_pairs: Tensor
+    all_pairs: Tensor
+
+
+def tolerance(z: Tensor, labels: Tensor) -> Tolerance:
+    r"""Mean cosine of different samples of one class: how much the embedding tolerates samples that mean the same.
+
+    F. Wang, H. Liu, "Understanding the Behaviour of Contrastive Loss", 2021, https://arxiv.org/abs/2012.09740.
+    Confidence: P. The printed definition is an expectation over all pairs, so both divisors are returned.
+
+    .. math:: T = \frac{\sum_{i \ne j} [c_i = c_j] \cos(z_i, z_j)}{\sum_{i \ne j} [c_i = c_j]} \quad\text{or}\quad
+        \frac{\sum_{i \ne j} [c_i = c_j] \cos(z_i, z_j)}{N (N - 1)}
+
+    Args:
+        z: ``(N, d)``.
+        labels: ``(N,)`` integers.
+
+    Returns:
+        `Tolerance` of two scalars; 0 where there is no pair.
+
+    Raises:
+        ValueError, TypeError: naming the argument and the value.
+
+    Complexity: O(N d) time and memory: pairs enter through one sum of rows a class.
+
+    >>> import torch
+    >>> tolerance(torch.eye(2)[[0, 0, 1]], torch.tensor([0, 0, 0]))
+    Tolerance(same_pairs=tensor(0.3333), all_pairs=tensor(0.3333))
+    """
+    check_matrix("z", z)
+    check_indices("labels", labels, z.shape[0], None, check=False)
+    (x,) = unit_rows(z)
+    classes, index, count = torch.unique(labels, return_inverse=True, return_counts=True)
+    class_sum = x.new_zeros(classes.shape[0], x.shape[1]).index_add(0, index, x)
+    total = (class_sum**2).sum() - (x**2).sum()
+    same, every = int((count * (count - 1)).sum()), x.shape[0] * (x.shape[0] - 1)
+    return Tolerance(total / max(same, 1), total / max(every, 1))
 
 
 def cua(
