@@ -80,7 +80,7 @@ class SequentialSettings(ModelConfig):
     seed: Annotated[int, Field(ge=0)] = 0
     epochs: Annotated[int, Field(ge=1)] = 200
     batch_size: Annotated[int, Field(ge=1)] = 1024
-    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0.0)] = 2e-3
     patience: Annotated[int, Field(ge=1)] = 10
     metric: Annotated[str, Field(pattern=r"^(HR|Recall|Precision|NDCG|MRR|MAP)@[1-9][0-9]*$")] = "NDCG@20"
     seen: Literal["keep", "exclude"] = "keep"
@@ -164,6 +164,16 @@ class SequentialRecommender:
             InputError: as the constructor.
         """
         return cls(**{str(name): value for name, value in config.items()})
+
+    @property
+    def training_history(self) -> list[dict[str, float]]:
+        """One record an epoch: losses, validation metrics, seconds; empty before :meth:`fit`."""
+        return [dict(record) for record in self._state.history]
+
+    @property
+    def best_epoch(self) -> int:
+        """Epoch whose weights were kept, from 1; 0 before :meth:`fit`."""
+        return self._state.best_epoch
 
     # Training
 

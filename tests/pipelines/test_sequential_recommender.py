@@ -107,7 +107,7 @@ def test_prefix_rows_and_causal_rows_take_equal_steps(log: Interactions) -> None
     histories = []
     for rows in ("causal", "prefix"):
         recommender = SequentialRecommender(**settings, rows=rows).fit(log)
-        histories.append([record["loss"] for record in recommender._state.history])
+        histories.append([record["loss"] for record in recommender.training_history])
     assert histories[0] == pytest.approx(histories[1], rel=1e-5)
 
 
@@ -289,7 +289,9 @@ def test_more_epochs_continue_a_finished_run(log: Interactions, tmp_path: Path) 
     SequentialRecommender(**{**QUICK, "epochs": 2}).fit(log, tmp_path / "run")
     parts = SequentialRecommender(**{**QUICK, "epochs": 4}).fit(log, tmp_path / "run", resume=True)
     assert_equal_weights(whole, parts)
-    assert [record["loss"] for record in parts._state.history] == [record["loss"] for record in whole._state.history]
+    assert [record["loss"] for record in parts.training_history] == [
+        record["loss"] for record in whole.training_history
+    ]
 
 
 SCRIPT = """
@@ -328,7 +330,7 @@ def test_early_stopping_keeps_the_best_epoch(log: Interactions) -> None:
     recommender = SequentialRecommender(
         **{**QUICK, "epochs": 30, "patience": 2, "learning_rate": 0.1, "metric": "HR@1"}
     ).fit(log)
-    values = [record["valid_HR@1"] for record in recommender._state.history]
+    values = [record["valid_HR@1"] for record in recommender.training_history]
     best = int(np.argmax(values))
     assert len(values) == best + 3 < 30
     assert recommender.evaluate("valid").metrics.to_dict()["HR@1"] == pytest.approx(values[best])
@@ -340,7 +342,7 @@ def test_two_processes_take_the_steps_of_one(log: Interactions) -> None:
     two = SequentialRecommender(**settings, devices=2).fit(log)
     for name, value in weights_of(one).items():
         torch.testing.assert_close(weights_of(two)[name], value, rtol=1e-3, atol=1e-4)
-    first, second = (recommender._state.history[0]["loss"] for recommender in (one, two))
+    first, second = (recommender.training_history[0]["loss"] for recommender in (one, two))
     assert second == pytest.approx(first, rel=1e-5)
 
 
