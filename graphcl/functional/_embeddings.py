@@ -37,8 +37,9 @@ def check_temperature(temperature: float | Tensor) -> None:
     """One positive number for all pairs, as a float or as a 0-dim tensor."""
     if isinstance(temperature, Tensor) and temperature.dim() != 0:
         raise ValueError(f"temperature must be a number or a 0-dim tensor, got shape {tuple(temperature.shape)}")
-    if not float(temperature) > 0:
-        raise ValueError(f"temperature must be above 0, got {float(temperature)}")
+    value = float(temperature.detach()) if isinstance(temperature, Tensor) else float(temperature)
+    if not value > 0:
+        raise ValueError(f"temperature must be above 0, got {value}")
 
 
 def check_labels(name: str, labels: Tensor, rows: int, *, integer: bool) -> None:

@@ -40,7 +40,8 @@ def principal_direction(views: Sequence[Tensor] | Tensor, *, present: Tensor | N
         u_i = X_i v_1 / S_1
 
     Computed from the V x V Gram matrix. The sign of u_i is the one with :math:`\langle u_i, \sum_v n(z^v_i) \rangle
-    \ge 0`; the sign rule is a constant of differentiation. A singular value whose square is below 1e-12 is raised to
+    \ge 0`, and, where that product is zero (two views at an obtuse angle: u_i is their difference), the one along the
+    first view; the sign is a constant of differentiation. A singular value whose square is below 1e-12 is raised to
     1e-6 and passes no gradient, and pairs of equal eigenvalues pass no gradient to u_i.
 
     Args:
@@ -184,8 +185,17 @@ def pmrl(
     return (loss, {"intra": intra, "inter": inter}) if return_components else loss
 
 
+def _oriented(vectors: Tensor) -> Tensor:
+    """Vectors with the sign that makes their sum positive or, where it is zero, their first entry."""
+    rounding = torch.finfo(vectors.dtype).eps ** 0.5
+    total = vectors.sum(dim=1)
+    first = vectors.gather(1, (vectors.abs() > rounding).int().argmax(dim=1, keepdim=True)).squeeze(1)
+    decisive = torch.where(total.abs() > rounding, total, first)
+    return vectors * torch.where(decisive < 0, -1.0, 1.0).to(vectors.dtype)[:, None]
+
+
 class _LeadingEigenpair(torch.autograd.Function):
-    """Eigenvalues of symmetric matrices, descending, and the leading eigenvector with non-negative sum.
+    """Eigenvalues of symmetric matrices, descending, and the leading eigenvector, oriented.
 
     The stock backward divides by differences of all eigenvalues, although the trailing vectors are not used here; with
     equal trailing eigenvalues (two identical modalities are enough) that is infinite. Only the gaps to the leading
@@ -196,9 +206,7 @@ class _LeadingEigenpair(torch.autograd.Function):
     def forward(ctx: Any, gram: Tensor) -> tuple[Tensor, Tensor]:
         values, vectors = torch.linalg.eigh(gram)
         values, vectors = values.flip(-1), vectors.flip(-1)
-        leading = vectors[:, :, 0]
-        sign = torch.where(leading.sum(dim=1, keepdim=True) < 0, -1.0, 1.0).to(gram.dtype)
-        vectors = torch.cat([(leading * sign)[:, :, None], vectors[:, :, 1:]], dim=2)
+        vectors = torch.cat([_oriented(vectors[:, :, 0])[:, :, None], vectors[:, :, 1:]], dim=2)
         ctx.save_for_backward(values, vectors)
         return values, vectors[:, :, 0].clone()
 
