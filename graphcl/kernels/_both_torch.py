@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from graphcl.kernels._matmul import matmul_nt
 from graphcl.kernels._product import ScaledProduct
 from graphcl.kernels._tiles import LN2, LOG2E, Blocks, TileSource, scaled_operands, split
 
@@ -45,7 +46,7 @@ class _BothLogSumExp(torch.autograd.Function):
                         row_total[rows] += tile.sum(dim=1)
                         column_total[columns] += tile.sum(dim=0)
                     continue
-                tile = tiles.logits(rows, columns, flat)
+                tile = tiles.logits(rows, columns)
                 if tile is None:
                     continue
                 row_peak[rows], shift = _online_add(row_total[rows], row_peak[rows], tile.amax(dim=1))
@@ -79,7 +80,7 @@ class _BothLogSumExp(torch.autograd.Function):
         flat, spare = x.new_empty(area), x.new_empty(area)
         for rows in split(x.shape[0], blocks.rows):
             for columns in split(y.shape[0], blocks.columns):
-                tile = (tiles.exponentials if tiles.bounded else tiles.logits)(rows, columns, flat)
+                tile = tiles.exponentials(rows, columns, flat) if tiles.bounded else tiles.logits(rows, columns)
                 if tile is None:
                     continue
                 other = spare[: tile.numel()].view(tile.shape)
@@ -89,9 +90,9 @@ class _BothLogSumExp(torch.autograd.Function):
                     torch.sub(tile, rows_at[rows, None], out=other).exp2_().mul_(rows_up[rows, None])
                     tile.sub_(columns_at[columns]).exp2_().mul_(columns_up[columns]).add_(other)
                 if dx is not None:
-                    dx[rows].addmm_(tile, y[columns], alpha=LN2)
+                    dx[rows].add_(matmul_nt(tile, y[columns].T), alpha=LN2)
                 if dy is not None:
-                    dy[:, columns].addmm_(x[rows].T, tile, alpha=LN2)
+                    dy[:, columns].add_(matmul_nt(x[rows].T.contiguous(), tile.T), alpha=LN2)
                 if d_row_bias is not None:
                     d_row_bias[rows] += tile.sum(dim=1) * LN2
                 if d_column_bias is not None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from graphcl.kernels._arguments import compute_dtype
+from graphcl.kernels._matmul import matmul_nt
 from graphcl.kernels._product import ScaledProduct
 from graphcl.kernels._tiles import LN2, LOG2E, Blocks, TileSource, split
 
@@ -38,13 +39,11 @@ class _RowMoments(torch.autograd.Function):
         num_anchors, num_candidates = x.shape[0], y.shape[0]
         log2sum = x.new_full((num_anchors,), -torch.inf)
         mean, variance = x.new_zeros(num_anchors), x.new_zeros(num_anchors)
-        area = min(blocks.rows, num_anchors) * min(blocks.columns, num_candidates)
-        flat = x.new_empty(area), x.new_empty(area)
         for rows in split(num_anchors, blocks.rows):
             total, centre, spread = (x.new_zeros(rows.stop - rows.start) for _ in range(3))
             peak = torch.full_like(total, -torch.inf)
             for columns in split(num_candidates, blocks.columns):
-                pair = tiles.similarity_and_logits(rows, columns, flat, (row_scale, column_scale))
+                pair = tiles.similarity_and_logits(rows, columns, row_scale, column_scale)
                 if pair is None:
                     continue
                 similarity, share = pair
@@ -92,13 +91,11 @@ class _RowMoments(torch.autograd.Function):
         d_row_scale = torch.zeros_like(row_scale) if need_row_scale else None
         d_column_scale = torch.zeros_like(y[:, 0]) if need_column_scale else None
         d_bias = y.new_zeros(y.shape[0]) if need_bias else None
-        area = min(blocks.rows, x.shape[0]) * min(blocks.columns, y.shape[0])
-        flat = x.new_empty(area), x.new_empty(area)
         for rows in split(x.shape[0], blocks.rows):
             scale = row_scale[rows, None]
             constant = (g_total[rows] - g_variance[rows] * variance[rows])[:, None]
             for columns in split(y.shape[0], blocks.columns):
-                pair = tiles.similarity_and_logits(rows, columns, flat, (row_scale, column_scale))
+                pair = tiles.similarity_and_logits(rows, columns, row_scale, column_scale)
                 if pair is None:
                     continue
                 similarity, share = pair
@@ -122,9 +119,9 @@ class _RowMoments(torch.autograd.Function):
                     )
                 gradient = scaled.add_(direct)
                 if dx is not None:
-                    dx[rows].addmm_(gradient, y[columns])
+                    dx[rows].add_(matmul_nt(gradient, y[columns].T))
                 if dy is not None:
-                    dy[:, columns].addmm_(x[rows].T, gradient)
+                    dy[:, columns].add_(matmul_nt(x[rows].T.contiguous(), gradient.T))
         return dx, None if dy is None else dy.T, d_row_scale, d_column_scale, d_bias, None, None, None
 
 
@@ -135,8 +132,8 @@ def row_moments(product: ScaledProduct, blocks: Blocks, moments: int) -> tuple[T
     if not isinstance(scale, Tensor):
         scale = torch.full((product.num_anchors,), scale, dtype=wide, device=product.x.device)
     total, mean, variance = _RowMoments.apply(  # type: ignore[no-untyped-call]
-        product.x.to(wide),
-        product.y.to(wide),
+        product.x.to(wide).contiguous(),
+        product.y.to(wide).contiguous(),
         scale * LOG2E,
         product.column_scale,
         None if product.column_bias is None else product.column_bias * LOG2E,

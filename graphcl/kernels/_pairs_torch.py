@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from graphcl.kernels._matmul import matmul_nt
 from graphcl.kernels._moments_torch import row_moments
 from graphcl.kernels._product import ScaledProduct
 from graphcl.kernels._tiles import LN2, LOG2E, Blocks, TileSource, scaled_operands, split
@@ -40,7 +41,6 @@ def _forward_sweep(
     mean_x = y.new_zeros(y.shape[1], y.shape[0]) if want_y else None
     mass = y.new_zeros(num_candidates) if want_bias else None
     stored = want_y or want_bias
-    evaluate = tiles.exponentials if tiles.bounded else tiles.logits
     row_edge = min(blocks.rows, num_anchors)
     column_edge = min(blocks.columns, num_candidates)
     flat = x.new_empty(row_edge * (num_candidates if stored else column_edge))
@@ -52,22 +52,26 @@ def _forward_sweep(
         kept: list[tuple[slice, Tensor, Tensor | None]] = []
         for columns in split(num_candidates, blocks.columns):
             area = flat[height * columns.start :] if stored else flat
-            tile = evaluate(rows, columns, area)
-            if tile is None:
-                continue
             shift: Tensor | None = None
-            if not tiles.bounded:
-                new_peak = torch.maximum(peak, tile.amax(dim=1))
+            if tiles.bounded:
+                tile = tiles.exponentials(rows, columns, area)
+                if tile is None:
+                    continue
+            else:
+                logits = tiles.logits(rows, columns)
+                if logits is None:
+                    continue
+                new_peak = torch.maximum(peak, logits.amax(dim=1))
                 shift = new_peak.masked_fill(new_peak == -torch.inf, 0.0)
                 fade = torch.exp2(peak - shift)
-                tile.sub_(shift[:, None]).exp2_()
+                tile = torch.sub(logits, shift[:, None], out=area[: logits.numel()].view(logits.shape)).exp2_()
                 total.mul_(fade)
                 if block_mean is not None:
                     block_mean.mul_(fade[:, None])
                 peak = new_peak
             total.add_(tile.sum(dim=1))
             if block_mean is not None:
-                block_mean.addmm_(tile, y[columns])
+                block_mean.add_(matmul_nt(tile, y[columns].T))
             if stored:
                 kept.append((columns, tile, shift))
         level = torch.log2(total) if tiles.bounded else torch.log2(total) + peak
@@ -85,7 +89,7 @@ def _add_column_gradient(
     tile: Tensor, x: Tensor, factor: Tensor, columns: slice, mean_x: Tensor | None, mass: Tensor | None
 ) -> None:
     if mean_x is not None:
-        mean_x[:, columns].addmm_((x * factor[:, None]).T, tile)
+        mean_x[:, columns].add_(matmul_nt((x * factor[:, None]).T.contiguous(), tile.T))
     if mass is not None:
         mass[columns].addmv_(tile.T, factor)
 
@@ -98,7 +102,6 @@ def _column_sweep(
     mean_x = y.new_zeros(y.shape[1], y.shape[0]) if want_y else None
     mass = y.new_zeros(y.shape[0]) if want_bias else None
     flat = x.new_empty(min(blocks.rows, x.shape[0]) * min(blocks.columns, y.shape[0]))
-    evaluate = tiles.exponentials if tiles.bounded else tiles.logits
     dead = log2sum == -torch.inf
     upstream = upstream.masked_fill(dead, 0.0)
     level = log2sum.masked_fill(dead, 0.0)
@@ -107,7 +110,7 @@ def _column_sweep(
             continue
         factor = upstream[rows] * torch.exp2(-level[rows]) if tiles.bounded else upstream[rows]
         for columns in split(y.shape[0], blocks.columns):
-            tile = evaluate(rows, columns, flat)
+            tile = tiles.exponentials(rows, columns, flat) if tiles.bounded else tiles.logits(rows, columns)
             if tile is None:
                 continue
             if not tiles.bounded:

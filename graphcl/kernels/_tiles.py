@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from graphcl.kernels._arguments import check_block_size, compute_dtype
+from graphcl.kernels._matmul import matmul_nt
 from graphcl.kernels._product import ScaledProduct
 from graphcl.kernels.rules import CandidateRule, EqualIds, ExcludePairs, ExcludeSameIndex, PairTile
 
@@ -29,7 +30,7 @@ _FEWEST_STORED_ROWS = 64
 
 @dataclass(frozen=True)
 class Blocks:
-    """Tile edges, and whether the exponentials of one block of rows are kept over all columns until the row sums are known.
+    """Tile edges, and whether a block of rows keeps its exponentials over all columns until its row sums are known.
 
     ``stored`` lets the forward sweep find both gradients, for rows x C values of memory.
     """
@@ -128,44 +129,46 @@ class TileSource:
         return bool(bound <= (800.0 if self.x.dtype == torch.float64 else 80.0))
 
     def exponentials(self, rows: slice, columns: slice, flat: Tensor) -> Tensor | None:
-        """``2^l`` of a tile in ``flat``, 0 at forbidden pairs; only where `bounded`. None when all pairs are forbidden."""
-        return self._evaluate(rows, columns, flat, bounded=True)
-
-    def logits(self, rows: slice, columns: slice, flat: Tensor) -> Tensor | None:
-        """Base-2 logits of a tile in ``flat``, -inf at forbidden pairs. None when all pairs are forbidden."""
-        return self._evaluate(rows, columns, flat, bounded=False)
-
-    def similarity_and_logits(
-        self, rows: slice, columns: slice, flat: tuple[Tensor, Tensor], scales: tuple[Tensor, Tensor | None]
-    ) -> tuple[Tensor, Tensor] | None:
-        """As `logits` for unscaled operands, together with the similarities; ``scales`` are those of rows and columns."""
+        """``2^l`` of a tile in ``flat``, 0 at forbidden pairs; only where `bounded`. None if all are forbidden."""
         tile = self.product.tile(rows, columns)
         answers = self._answers(tile)
         if answers is None:
             return None
-        similarity, out = (part[: tile.shape[0] * tile.shape[1]].view(tile.shape) for part in flat)
-        torch.mm(self.x[rows], self.y[columns].T, out=similarity)
-        torch.mul(similarity, scales[0][rows, None], out=out)
-        if scales[1] is not None:
-            out.mul_(scales[1][columns])
+        logits = matmul_nt(self.x[rows], self.y[columns])
+        self._add_biases(tile, logits)
+        out = torch.exp2(logits, out=flat[: logits.numel()].view(logits.shape))
+        for answer in answers:
+            self._apply(answer, tile, out, multiply=True)
+        return out
+
+    def logits(self, rows: slice, columns: slice) -> Tensor | None:
+        """Base-2 logits of a tile, -inf at forbidden pairs. None if all are forbidden."""
+        tile = self.product.tile(rows, columns)
+        answers = self._answers(tile)
+        if answers is None:
+            return None
+        out = matmul_nt(self.x[rows], self.y[columns])
+        self._add_biases(tile, out)
+        for answer in answers:
+            self._apply(answer, tile, out, multiply=False)
+        return out
+
+    def similarity_and_logits(
+        self, rows: slice, columns: slice, row_scale: Tensor, column_scale: Tensor | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """As `logits`, of operands that arrived unscaled, together with the similarities."""
+        tile = self.product.tile(rows, columns)
+        answers = self._answers(tile)
+        if answers is None:
+            return None
+        similarity = matmul_nt(self.x[rows], self.y[columns])
+        out = similarity * row_scale[rows, None]
+        if column_scale is not None:
+            out.mul_(column_scale[columns])
         self._add_biases(tile, out)
         for answer in answers:
             self._apply(answer, tile, out, multiply=False)
         return similarity, out
-
-    def _evaluate(self, rows: slice, columns: slice, flat: Tensor, *, bounded: bool) -> Tensor | None:
-        tile = self.product.tile(rows, columns)
-        answers = self._answers(tile)
-        if answers is None:
-            return None
-        out = flat[: tile.shape[0] * tile.shape[1]].view(tile.shape)
-        torch.mm(self.x[rows], self.y[columns].T, out=out)
-        self._add_biases(tile, out)
-        if bounded:
-            out.exp2_()
-        for answer in answers:
-            self._apply(answer, tile, out, multiply=bounded)
-        return out
 
     def _add_biases(self, tile: PairTile, out: Tensor) -> None:
         if self.column_bias is not None:
@@ -224,7 +227,8 @@ def scaled_operands(product: ScaledProduct) -> tuple[Tensor, Tensor]:
     scale = product.row_scale
     x = product.x.to(wide) * (scale[:, None] * LOG2E if isinstance(scale, Tensor) else scale * LOG2E)
     y = product.y.to(wide)
-    return x, y if product.column_scale is None else y * product.column_scale[:, None]
+    y = y if product.column_scale is None else y * product.column_scale[:, None]
+    return x.contiguous(), y.contiguous()
 
 
 def blocks_for(product: ScaledProduct, memory_budget: int, block_size: tuple[int, int] | None) -> Blocks:

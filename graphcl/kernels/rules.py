@@ -213,8 +213,10 @@ class ExcludeSameIndex:
         first = max(tile.rows.start, tile.columns.start)
         count = max(min(tile.rows.stop, tile.columns.stop) - first, 0)
         width = tile.shape[1]
-        start = (first - tile.rows.start) * width + first - tile.columns.start
-        return torch.arange(count, device=tile.device) * (width + 1) + start
+        start: int = (first - tile.rows.start) * width + first - tile.columns.start
+        step: int = width + 1
+        diagonal: Tensor = torch.arange(count, device=tile.device) * step + start
+        return diagonal
 
     def log_weight_tile(self, tile: PairTile) -> Tensor | bool:
         if self.anchor_index is None and self.candidate_index is None:

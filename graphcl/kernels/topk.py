@@ -176,15 +176,14 @@ def _blocked(
     product: ScaledProduct, k: int, memory_budget: int, edges: tuple[int, int] | None
 ) -> tuple[Tensor, Tensor]:
     x, y = product.x, product.y
-    tiles = TileSource(product, x, y, None)
+    tiles = TileSource(product, x.contiguous(), y.contiguous(), None)
     blocks = blocks_for(product, memory_budget, edges)
     values = x.new_full((x.shape[0], k), -torch.inf)
     indices = torch.full((x.shape[0], k), -1, dtype=torch.int64, device=x.device)
-    flat = x.new_empty(min(blocks.rows, x.shape[0]) * min(blocks.columns, y.shape[0]))
     for rows in split(x.shape[0], blocks.rows):
         best, where = x.new_empty(rows.stop - rows.start, 0), indices.new_empty(rows.stop - rows.start, 0)
         for columns in split(y.shape[0], blocks.columns):
-            tile = tiles.logits(rows, columns, flat)
+            tile = tiles.logits(rows, columns)
             if tile is None:
                 continue
             tile_best, tile_where = _row_topk(tile, min(k, tile.shape[1]))
