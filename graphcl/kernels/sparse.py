@@ -385,8 +385,9 @@ def sddmm(
         pattern: ``(M, N)``; its values are not read.
         x: ``(M, d)`` floating.
         y: ``(N, d)`` of the same dtype.
-        memory_budget: bytes that gathered rows may take where they are needed (half types, CUDA).
-        backend: ``reference`` forms ``x y^T``; all others run the same torch code.
+        memory_budget: bytes that gathered rows may take where they are needed (``torch`` with half types or on CUDA).
+        backend: ``reference`` forms ``x y^T``; ``torch`` runs anywhere; ``triton`` on CUDA; ``auto`` picks ``triton``
+            on CUDA where it is installed, else ``torch``.
 
     Returns:
         ``(E,)`` in the order of ``pattern.columns``; sums of half inputs are formed in float32.
@@ -465,9 +466,6 @@ class _SampledDot(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, y: Tensor, pattern: CsrPattern, memory_budget: int, triton: ModuleType | None) -> Tensor:
-        if triton is not None:
-            out: Tensor = triton.sampled_dot(pattern, x, y)
-            return out
         return sampled_dot(pattern, x, y, memory_budget)
 
     @staticmethod
