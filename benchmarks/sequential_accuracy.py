@@ -33,7 +33,7 @@ PUBLISHED = {"HR@20": 0.1206, "NDCG@20": 0.0518}
 
 def train_once(data: str, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
     """One seed from data to test metrics."""
-    split = load_dataset(data).split(None)
+    split = load_dataset(data).split()
     recommender = SequentialRecommender(**{**settings, "seed": seed})
     started = time.perf_counter()
     recommender.fit(split)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from graphcl.nn import TransformerLayer
 from graphcl.nn.dropout import add_dropout, dropout, dropout_mask
-from graphcl.nn.linear import Linear, takes_onednn
+from graphcl.nn.linear import Linear
 from graphcl.nn.tied_embedding import tied_embedding
 from graphcl.nn.transformer import initialize_normal
 
@@ -21,9 +21,9 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-@pytest.mark.parametrize(("inputs", "outputs"), [(5, 3), (3, 5), (4, 4), (1, 1)])
+@pytest.mark.parametrize(("inputs", "outputs"), [(5, 3), (3, 5), (4, 4), (1, 1), (64, 192), (256, 64)])
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(7,), (2, 3), (1, 1), (0,)])
+@pytest.mark.parametrize("shape", [(7,), (2, 33), (1, 1), (0,)])
 def test_linear_equals_torch(
     inputs: int, outputs: int, bias: bool, shape: tuple[int, ...], generator: torch.Generator
 ) -> None:
@@ -33,11 +33,11 @@ def test_linear_equals_torch(
     upstream = torch.randn(*shape, outputs, generator=generator)
     result = layer(x)
     expected = F.linear(reference, layer.weight, layer.bias)
-    torch.testing.assert_close(result, expected)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
     wanted = torch.autograd.grad((expected * upstream).sum(), [reference, *layer.parameters()])
     given = torch.autograd.grad((result * upstream).sum(), [x, *layer.parameters()])
     for one, other in zip(given, wanted, strict=True):
-        torch.testing.assert_close(one, other)
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("trained", ["input", "weight", "bias"])
@@ -62,7 +62,6 @@ def test_linear_takes_non_contiguous_input_and_double() -> None:
     x = torch.arange(12.0).view(3, 4).T
     torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
     double = Linear(3, 2).double()
-    assert not takes_onednn(double.weight)
     assert torch.autograd.gradcheck(double, (torch.randn(4, 3, dtype=torch.float64, requires_grad=True),))
 
 
