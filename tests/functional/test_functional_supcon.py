@@ -110,7 +110,7 @@ def test_base_temperature_scales() -> None:
 def test_no_positive_anywhere_is_zero_with_zero_gradient() -> None:
     z = rows(4, 3).requires_grad_()
     loss = sup_con(z, torch.arange(4))
-    assert float(loss) == 0.0
+    assert loss.item() == 0.0
     (gradient,) = torch.autograd.grad(loss, z)
     assert torch.equal(gradient, torch.zeros_like(z))
     assert float(sup_con(rows(0, 3), torch.zeros(0, dtype=torch.int64))) == 0.0
