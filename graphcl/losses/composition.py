@@ -138,7 +138,8 @@ class Sum(nn.Module):
                 raise TypeError(f"{name} must be a Term, got {type(term).__name__}")
             if "/" in name or "." in name:
                 raise ValueError(f"names of terms must not hold '/' or '.', got {name!r}")
-        self.terms = nn.ModuleDict(terms)
+        # The prefix keeps names such as "items" from meeting the methods of the container.
+        self.terms = nn.ModuleDict({f"term_{name}": term for name, term in terms.items()})
         self.step: Tensor
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
@@ -151,7 +152,8 @@ class Sum(nn.Module):
     def forward(self, **inputs: Any) -> tuple[Tensor, dict[str, Tensor]]:
         step = int(self.step)
         weighted, parts = [], {}
-        for name, term in self.terms.items():
+        for key, term in self.terms.items():
+            name = key.removeprefix("term_")
             contribution, value, inner = term(inputs, step)
             weighted.append(contribution)
             parts[name] = value

@@ -172,7 +172,7 @@ def test_bad_arguments_are_named() -> None:
         sogclr(z, z, state(2))
     with pytest.raises(ValueError, match=r"ids must have shape \(3,\)"):
         sogclr(z, z, old, ids=torch.arange(2))
-    with pytest.raises(ValueError, match="minimum must be above 0 and at most maximum, got 0.5"):
+    with pytest.raises(ValueError, match=r"minimum must be above 0 and at most maximum, got 0\.5"):
         TemperatureUpdate(minimum=0.5, maximum=0.1)
     with pytest.raises(ValueError, match=r"momentum must lie in 0 \.\. 1, got 2"):
         TemperatureUpdate(momentum=2)
