@@ -23,8 +23,8 @@ def _onednn_linear() -> Any:
 def matmul_nt(a: Tensor, b: Tensor) -> Tensor:
     """``a @ b.T`` for ``(n, p)`` and ``(m, p)``; both dense in memory, either way round. No gradient.
 
-    On CPUs the BLAS behind ``torch.mm`` does not use the widest vector unit of every maker; oneDNN, which torch ships as
-    well, does, and is measured twice as fast on float32 tiles there.
+    On CPUs the BLAS behind ``torch.mm`` does not use the widest vector unit of every maker; oneDNN, which torch ships
+    as well, does, and was measured twice as fast on float32 tiles there.
     """
     if a.dtype == torch.float32 and a.device.type == "cpu" and a.shape[0] * b.numel() >= _WORTH_MULTIPLICATIONS:
         linear = _onednn_linear()

@@ -40,7 +40,9 @@ def dense_logits(product: ScaledProduct) -> tuple[Tensor, Tensor]:
 def row_logsumexp(logits: Tensor) -> Tensor:
     """Log-sum-exp over columns; an all -inf row gives -inf with zero gradient."""
     dead = (logits == -torch.inf).all(dim=1)
-    alive = logits.masked_fill(dead[:, None], 0.0) if logits.shape[1] > 0 else logits.new_zeros(logits.shape[0], 1)
+    if logits.shape[1] == 0:
+        return logits.sum(dim=1).masked_fill(dead, -torch.inf)
+    alive = logits.masked_fill(dead[:, None], 0.0)
     return torch.logsumexp(alive, dim=1).masked_fill(dead, -torch.inf)
 
 

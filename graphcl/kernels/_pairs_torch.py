@@ -5,8 +5,8 @@ For ``D_i = log sum_j e^{l_ij}`` with softmax shares pi and upstream gradient g_
     d l_ij = g_i pi_ij,   dX_i = g_i P_i with P_i = sum_j pi_ij y_j,   dY_j = sum_i g_i pi_ij x_i.
 
 ``P`` never needs the upstream gradient, so the forward sweep forms it beside the row sums. ``dY`` does; but in most
-objectives g is one constant times weights that are known before (the mean over anchors, the weighted mean over tokens).
-So while a block of rows is at hand the sweep also forms ``Q_j = sum_i w_i pi_ij x_i``, and backward multiplies it by the
+objectives g is one constant times weights known before (the mean over anchors, the weighted mean over tokens). So
+while a block of rows is at hand the sweep also forms ``Q_j = sum_i w_i pi_ij x_i``, and backward multiplies it by the
 constant. Only another upstream gradient makes backward go over the tiles again.
 """
 
@@ -97,7 +97,7 @@ def _add_column_gradient(
 def _column_sweep(
     tiles: TileSource, blocks: Blocks, log2sum: Tensor, upstream: Tensor, want_y: bool, want_bias: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """``sum_i g_i pi_ij x_i`` transposed and ``sum_i g_i pi_ij`` for an arbitrary upstream gradient g, from recomputed tiles."""
+    """``sum_i g_i pi_ij x_i`` transposed and ``sum_i g_i pi_ij`` for any upstream gradient g, from recomputed tiles."""
     x, y = tiles.x, tiles.y
     mean_x = y.new_zeros(y.shape[1], y.shape[0]) if want_y else None
     mass = y.new_zeros(y.shape[0]) if want_bias else None

@@ -12,7 +12,7 @@ from graphcl.kernels.rules import CandidateRule, PairTile, is_mask_only
 
 @dataclass(frozen=True)
 class ScaledProduct:
-    """Logits ``l_ij = s_ij row_scale_i column_scale_j + row_bias_i + column_bias_j + log w_ij`` with ``s_ij = <x_i, y_j>``.
+    """Logits ``l_ij = s_ij row_scale_i column_scale_j + row_bias_i + column_bias_j + log w_ij``, ``s = x y^T``.
 
     Cosine and squared distance arrive here as plain products: normalised rows, and two more columns that carry the
     squared norms. Temperatures arrive as scales. All tensors may carry gradients; ``x`` and ``y`` may be half.
