@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +14,12 @@ from torch.autograd.function import once_differentiable
 from graphcl.functional._embeddings import check_labels, check_temperature, logits_of, unit_views
 from graphcl.functional._sorted_labels import label_window
 from graphcl.functional.reduction import Reduction, reduce_anchors
-from graphcl.kernels import Backend, ExcludeSameIndex, LabelDistanceWeight, PairTile, pair_logsumexp
+from graphcl.kernels import Backend, ExcludeSameIndex, LabelDistanceWeight, PairTile, pair_logsumexp, segment_logsumexp
 from graphcl.kernels._arguments import MEMORY_BUDGET, check_block_size
 
 __all__ = ["supremix"]
 
-_BUFFERS_PER_TILE = 4
+_BUFFERS_PER_TILE = 6
 
 
 def supremix(
@@ -71,8 +72,8 @@ def supremix(
     Raises:
         ValueError, TypeError: shapes, dtypes, temperature or constants that do not fit.
 
-    Complexity: with n = V N anchors and w rows inside a window, O(n^2 d + n w^2) time, O(n d) memory plus tiles;
-    O(n max_mixtures) in place of O(n w^2) when sampling.
+    Complexity: with n = V N anchors, w rows and l distinct labels inside a window, O(n^2 d + n w l) time, O(n d) memory
+    plus tiles; O(n (w d + max_mixtures)) in place of O(n w l) when sampling.
 
     Confidence: T (released lines compared with their separate maxima for real and mixed logits, which change the value;
     one common maximum here). Sampling is a convention of this package.
@@ -179,21 +180,18 @@ class _PositiveMixtures(torch.autograd.Function):
         total = query.new_full((query.shape[0],), -torch.inf)
         count = torch.zeros(query.shape[0], dtype=torch.int64, device=query.device)
         mean, softmax_mean = torch.zeros_like(query), torch.zeros_like(query)
-        for group, lower, upper in _label_groups(y, window):
-            pairs = (lower.stop - lower.start) * (upper.stop - upper.start)
-            if pairs == 0:
-                continue
-            partners = _Partners(keys, y, float(y[group.start]), lower, upper)
-            sampled = max_mixtures if max_mixtures is not None and pairs > max_mixtures else None
-            width = sampled if sampled is not None else upper.stop - upper.start
-            block = max(memory_budget // (_BUFFERS_PER_TILE * query.element_size() * width), 1)
-            count[group] = pairs
+        entries = max(memory_budget // (_BUFFERS_PER_TILE * query.element_size()), 1)
+        for group, partners in _label_groups(keys, y, window):
+            sampled = max_mixtures if max_mixtures is not None and partners.pairs > max_mixtures else None
+            width = partners.rows + sampled if sampled is not None else partners.widest_tile
+            block = max(entries // width, 1)
+            count[group] = partners.pairs
+            if sampled is None:
+                mean[group] = partners.mean(entries)
             for start in range(group.start, group.stop, block):
                 rows = slice(start, min(start + block, group.stop))
                 if sampled is None:
-                    height = max(block // (rows.stop - rows.start), 1)
-                    total[rows], softmax_mean[rows] = partners.sweep(query[rows], height)
-                    mean[rows] = partners.mean()
+                    total[rows], softmax_mean[rows] = partners.sweep(query[rows], entries)
                 else:
                     total[rows], softmax_mean[rows], mean[rows] = partners.sample(query[rows], sampled, generator)
         ctx.save_for_backward(softmax_mean)
@@ -207,77 +205,112 @@ class _PositiveMixtures(torch.autograd.Function):
         return grad[:, None] * softmax_mean, None, None, None, None, None, None
 
 
-def _label_groups(y: Tensor, window: float) -> list[tuple[slice, slice, slice]]:
-    """Runs of equal sorted labels, each with the runs of lower and of higher labels inside the window."""
+def _label_groups(keys: Tensor, y: Tensor, window: float) -> Iterator[tuple[slice, _Partners]]:
+    """Runs of equal sorted labels that have partners on both sides, with those partners."""
     if y.shape[0] == 0:
-        return []
+        return
     first, last = label_window(y, window, closed=False)
-    _, sizes = torch.unique_consecutive(y, return_counts=True)
-    stops = sizes.cumsum(0)
-    starts = stops - sizes
-    rows = zip(starts.tolist(), stops.tolist(), first[starts].tolist(), last[starts].tolist(), strict=True)
-    return [(slice(a, b), slice(low, a), slice(b, high)) for a, b, low, high in rows]
+    labels, group_of, sizes = torch.unique_consecutive(y, return_inverse=True, return_counts=True)
+    offsets = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+    starts = offsets[:-1]
+    reach = zip(offsets.tolist(), group_of[first[starts]].tolist(), group_of[last[starts] - 1].tolist(), strict=False)
+    for group, (start, lowest, highest) in enumerate(reach):
+        if lowest < group < highest:
+            low = _Side(keys, labels[group] - labels, offsets, lowest, group)
+            high = _Side(keys, labels - labels[group], offsets, group + 1, highest + 1)
+            yield slice(start, int(offsets[group + 1])), _Partners(low, high)
+
+
+class _Side:
+    """Partners on one side of a label: their rows, grouped by label, and the gap of every label."""
+
+    def __init__(self, keys: Tensor, gaps: Tensor, offsets: Tensor, first: int, last: int) -> None:
+        begin = int(offsets[first])
+        self.keys = keys[begin : int(offsets[last])]
+        self.gaps = gaps[first:last].to(keys.dtype)
+        self.offsets = offsets[first : last + 1] - begin
+        self.sizes = self.offsets.diff()
+        self.label_of = torch.repeat_interleave(self.sizes, output_size=self.keys.shape[0])
 
 
 class _Partners:
-    """Lower and upper partners of the anchors of one label."""
+    """Lower and upper partners of the anchors of one label.
 
-    def __init__(self, keys: Tensor, y: Tensor, label: float, lower: slice, upper: slice) -> None:
-        self.low, self.high = keys[lower], keys[upper]
-        self.low_gap = label - y[lower].to(keys.dtype)
-        self.high_gap = y[upper].to(keys.dtype) - label
+    The share alpha of a mixture depends on the labels of its parts only, so over the rows of a lower label j and an
+    upper label k the sum of ``e^{alpha s_ij + (1 - alpha) s_ik}`` is a product of two sums, and costs the sum of the
+    two numbers of rows instead of their product.
+    """
 
-    def share(self, rows: slice) -> Tensor:
-        """Share alpha of the lower partners ``rows`` in the mixture with each upper partner."""
-        return self.high_gap / (self.high_gap + self.low_gap[rows, None])
+    def __init__(self, low: _Side, high: _Side) -> None:
+        self.low, self.high = low, high
+        self.rows = low.keys.shape[0] + high.keys.shape[0]
+        self.pairs = low.keys.shape[0] * high.keys.shape[0]
+        self.widest_tile = int(low.sizes.max()) * high.gaps.shape[0] + high.keys.shape[0]
 
-    def mean(self) -> Tensor:
+    def share(self, labels: slice) -> Tensor:
+        """Share alpha of the lower labels ``labels`` in the mixture with each upper label."""
+        return self.high.gaps / (self.high.gaps + self.low.gaps[labels, None])
+
+    def label_blocks(self, number: int) -> Iterator[slice]:
+        number = max(number, 1)
+        for start in range(0, self.low.gaps.shape[0], number):
+            yield slice(start, min(start + number, self.low.gaps.shape[0]))
+
+    def mean(self, entries: int) -> Tensor:
         """Mean of all mixtures."""
-        low_sum, high_sum = self.low.new_zeros(self.low.shape[1]), self.low.new_zeros(self.high.shape[0])
-        block = max(self.low.shape[0] // 16, 1)
-        for start in range(0, self.low.shape[0], block):
-            share = self.share(slice(start, start + block))
-            low_sum += share.sum(dim=1) @ self.low[start : start + block]
-            high_sum += (1 - share).sum(dim=0)
-        return (low_sum + high_sum @ self.high) / (self.low.shape[0] * self.high.shape[0])
+        low, high = self.low, self.high
+        on_low, on_high = torch.zeros_like(low.gaps), torch.zeros_like(high.gaps)
+        for labels in self.label_blocks(entries // high.gaps.shape[0]):
+            share = self.share(labels)
+            on_low[labels] = share @ high.sizes.to(share.dtype)
+            on_high += low.sizes[labels].to(share.dtype) @ (1 - share)
+        return (on_low[low.label_of] @ low.keys + on_high[high.label_of] @ high.keys) / self.pairs
 
-    def sweep(self, query: Tensor, height: int) -> tuple[Tensor, Tensor]:
-        """Log-sum-exp over all mixtures and their softmax mean, ``height`` lower partners at a time."""
-        to_low, to_high = query @ self.low.T, query @ self.high.T
-        peak = to_low.new_full((query.shape[0],), -torch.inf)
+    def sweep(self, query: Tensor, entries: int) -> tuple[Tensor, Tensor]:
+        """Log-sum-exp over all mixtures and their softmax mean, some lower labels at a time."""
+        low, high = self.low, self.high
+        to_low, to_high = low.keys @ query.T, high.keys @ query.T
+        peak = query.new_full((query.shape[0],), -torch.inf)
         mass = torch.zeros_like(peak)
         on_low, on_high = torch.zeros_like(to_low), torch.zeros_like(to_high)
-        for start in range(0, self.low.shape[0], height):
-            rows = slice(start, start + height)
-            share = self.share(rows)
-            logits = to_low[:, rows, None] * share
-            logits += to_high[:, None, :] * (1 - share)
-            new_peak = torch.maximum(peak, logits.amax(dim=(1, 2)))
+        for labels in self.label_blocks(entries // (query.shape[0] * self.widest_tile)):
+            rows = slice(int(low.offsets[labels.start]), int(low.offsets[labels.stop]))
+            label_of = low.label_of[rows] - labels.start
+            share = self.share(labels)
+            # (lower rows, anchors, upper labels) and (upper rows, anchors, lower labels)
+            low_logits = to_low[rows, :, None] * share[label_of][:, None, :]
+            high_logits = to_high[:, :, None] * (1 - share).T[high.label_of][:, None, :]
+            low_sum = segment_logsumexp(low_logits, low.offsets[labels.start : labels.stop + 1] - rows.start)
+            high_sum = segment_logsumexp(high_logits, high.offsets)
+            joint = low_sum + high_sum.permute(2, 1, 0)
+            new_peak = torch.maximum(peak, joint.amax(dim=(0, 2)))
             decay = (peak - new_peak).exp()
-            weight = logits.sub_(new_peak[:, None, None]).exp_()
-            mass = mass * decay + weight.sum(dim=(1, 2))
-            on_low *= decay[:, None]
-            on_high *= decay[:, None]
-            on_low[:, rows] = torch.einsum("alu,lu->al", weight, share)
-            on_high += torch.einsum("alu,lu->au", weight, 1 - share)
+            weight = (joint - new_peak[:, None]).exp()
+            mass = mass * decay + weight.sum(dim=(0, 2))
+            on_low *= decay
+            on_high *= decay
+            low_part = low_logits.sub_(low_sum[label_of]).exp_()
+            on_low[rows] = low_part.mul_((weight * share[:, None, :])[label_of]).sum(dim=2)
+            high_part = high_logits.sub_(high_sum[high.label_of]).exp_()
+            on_high += high_part.mul_((weight * (1 - share)[:, None, :]).permute(2, 1, 0)[high.label_of]).sum(dim=2)
             peak = new_peak
-        return peak + mass.log(), (on_low @ self.low + on_high @ self.high) / mass[:, None]
+        return peak + mass.log(), (on_low.T @ low.keys + on_high.T @ high.keys) / mass[:, None]
 
     def sample(self, query: Tensor, number: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor]:
         """As `sweep` and `mean`, from ``number`` mixtures drawn for every anchor."""
+        low, high = self.low, self.high
         shape = (query.shape[0], number)
-        low = torch.randint(self.low.shape[0], shape, generator=generator, device=query.device)
-        high = torch.randint(self.high.shape[0], shape, generator=generator, device=query.device)
-        share = self.high_gap[high] / (self.high_gap[high] + self.low_gap[low])
-        to_low, to_high = query @ self.low.T, query @ self.high.T
-        logits = share * to_low.gather(1, low) + (1 - share) * to_high.gather(1, high)
-        weight = torch.softmax(logits, dim=1)
-        pairs = query.new_tensor(float(self.low.shape[0] * self.high.shape[0] / number))
-        total = torch.logsumexp(logits, dim=1) + pairs.log()
+        below = torch.randint(low.keys.shape[0], shape, generator=generator, device=query.device)
+        above = torch.randint(high.keys.shape[0], shape, generator=generator, device=query.device)
+        low_gap, high_gap = low.gaps[low.label_of[below]], high.gaps[high.label_of[above]]
+        share = high_gap / (high_gap + low_gap)
+        to_low, to_high = query @ low.keys.T, query @ high.keys.T
+        logits = share * to_low.gather(1, below) + (1 - share) * to_high.gather(1, above)
+        total = torch.logsumexp(logits, dim=1) + math.log(self.pairs / number)
 
         def mixed(weights: Tensor) -> Tensor:
-            on_low = torch.zeros_like(to_low).scatter_add(1, low, weights * share)
-            on_high = torch.zeros_like(to_high).scatter_add(1, high, weights * (1 - share))
-            return on_low @ self.low + on_high @ self.high
+            on_low = torch.zeros_like(to_low).scatter_add(1, below, weights * share)
+            on_high = torch.zeros_like(to_high).scatter_add(1, above, weights * (1 - share))
+            return on_low @ low.keys + on_high @ high.keys
 
-        return total, mixed(weight), mixed(torch.full_like(weight, 1.0 / number))
+        return total, mixed(torch.softmax(logits, dim=1)), mixed(torch.full_like(logits, 1.0 / number))
