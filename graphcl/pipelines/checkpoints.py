@@ -23,6 +23,7 @@ class TrainingState:
 
     Args:
         epoch: epochs that are finished.
+        steps: optimiser steps that are finished.
         best_epoch: epoch with the best validation metric, from 1; 0 before the first.
         best_value: its value.
         waited: epochs since then.
@@ -32,6 +33,7 @@ class TrainingState:
     """
 
     epoch: int = 0
+    steps: int = 0
     best_epoch: int = 0
     best_value: float = float("-inf")
     waited: int = 0
@@ -74,9 +76,13 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def save_checkpoint(
-    folder: Path, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], state: TrainingState
+    folder: Path,
+    model: torch.nn.Module,
+    average: torch.nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    state: TrainingState,
 ) -> None:
-    """Write the weights, the optimiser's state and the training state of a finished epoch.
+    """Write the weights, their average, the optimiser's state and the training state of a finished epoch.
 
     The weights of the best epoch have a file of their own, named after the epoch. It is written before the record
     that points to it and older ones are deleted after, so that a kill at any moment leaves a consistent pair.
@@ -84,11 +90,14 @@ def save_checkpoint(
     Args:
         folder: the run's checkpoint folder.
         model, optimizers: what is trained.
+        average: what is measured and kept: a model with averaged weights, or ``model`` itself.
         state: the state after the epoch.
     """
     if state.best_epoch == state.epoch:
-        save_tensors(folder / best_name(state.epoch), model.state_dict())
+        save_tensors(folder / best_name(state.epoch), average.state_dict())
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    if average is not model:
+        tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
     groups: list[Any] = []
     for number, optimizer in enumerate(optimizers):
         stored = optimizer.state_dict()
@@ -113,23 +122,28 @@ def load_state(folder: Path) -> TrainingState | None:
         raise InputError("holds no training state", "train again with --overwrite", path=folder / LAST) from error
 
 
-def load_checkpoint(folder: Path, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
-    """Put the weights and the optimiser's state of the last finished epoch back.
+def load_checkpoint(
+    folder: Path, model: torch.nn.Module, average: torch.nn.Module, optimizers: list[torch.optim.Optimizer]
+) -> None:
+    """Put the weights, their average and the optimiser's state of the last finished epoch back.
 
     Raises:
         InputError: when the file is damaged or belongs to another model.
     """
     tensors, about = load_tensors(folder / LAST)
     states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
-    weights: dict[str, Tensor] = {}
+    weights: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}}
     for name, tensor in tensors.items():
-        if name.startswith("model."):
-            weights[name.removeprefix("model.")] = tensor
+        kind, rest = name.split(".", 1)
+        if kind in weights:
+            weights[kind][rest] = tensor
         else:
-            _, number, parameter, key = name.split(".", 3)
+            number, parameter, key = rest.split(".", 2)
             states[int(number)].setdefault(int(parameter), {})[key] = tensor
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(weights["model"])
+        if average is not model:
+            average.load_state_dict(weights["average"])
         for optimizer, state, groups in zip(optimizers, states, about["groups"], strict=True):
             optimizer.load_state_dict({"state": state, "param_groups": groups})
     except (RuntimeError, KeyError, ValueError) as error:

@@ -67,6 +67,8 @@ class SequentialSettings(ModelConfig):
         epochs: most epochs.
         batch_size: supervised targets a step, about; whole windows are never cut.
         learning_rate: of Adam.
+        weight_average: decay a step of the moving average of the weights that is validated and kept; 0 switches it off
+            and keeps the weights of the best epoch's last step, as the papers do.
         patience: stop after so many epochs without a better validation metric.
         metric: validation metric that chooses the best epoch.
         seen: ``keep`` ranks all items, ``exclude`` removes a user's history from the candidates.
@@ -81,6 +83,7 @@ class SequentialSettings(ModelConfig):
     epochs: Annotated[int, Field(ge=1)] = 200
     batch_size: Annotated[int, Field(ge=1)] = 1024
     learning_rate: Annotated[float, Field(gt=0.0)] = 2e-3
+    weight_average: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
     patience: Annotated[int, Field(ge=1)] = 10
     metric: Annotated[str, Field(pattern=r"^(HR|Recall|Precision|NDCG|MRR|MAP)@[1-9][0-9]*$")] = "NDCG@20"
     seen: Literal["keep", "exclude"] = "keep"
@@ -234,6 +237,7 @@ class SequentialRecommender:
             epochs=settings.epochs,
             batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,
+            weight_average=settings.weight_average,
             patience=settings.patience,
             metric=settings.metric,
             seed=settings.seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 import warnings
@@ -40,6 +41,7 @@ class TrainingPlan:
         epochs: most epochs.
         batch_size: supervised targets a step, about.
         learning_rate: of Adam.
+        weight_average: decay a step of the moving average of the weights that is measured and kept; 0 for none.
         patience: stop after so many epochs without a better validation metric.
         metric: name of that metric; higher is better.
         seed: decides the order of the batches and every dropout mask, together with the number of the epoch.
@@ -51,6 +53,7 @@ class TrainingPlan:
     epochs: int
     batch_size: int
     learning_rate: float
+    weight_average: float
     patience: int
     metric: str
     seed: int
@@ -169,8 +172,10 @@ class _EpochKeeper(pl.Callback):
         self.progress: TrainingProgress | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        model = _model_of(pl_module)
+        self.average = copy.deepcopy(model).requires_grad_(False).eval() if self.plan.weight_average else model
         if self.state.epoch:
-            load_checkpoint(self.folder, _model_of(pl_module), trainer.optimizers)
+            load_checkpoint(self.folder, model, self.average, trainer.optimizers)
         self.progress = TrainingProgress(
             epochs=self.plan.epochs,
             metric=self.plan.metric,
@@ -188,6 +193,11 @@ class _EpochKeeper(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self.state.steps += 1
+        if self.plan.weight_average:
+            # The first steps count in full: at step n the average reaches back about n / 10 steps at least.
+            decay = min(self.plan.weight_average, (1 + self.state.steps) / (10 + self.state.steps))
+            update_average(self.average, _model_of(pl_module), decay)
         parts = {"loss": outputs["loss"].detach(), **outputs["parts"]}
         for name, value in parts.items():
             self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value * batch.total
@@ -198,9 +208,9 @@ class _EpochKeeper(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         seconds = time.perf_counter() - self.started
         model = _model_of(pl_module)
-        model.eval()
+        self.average.eval()
         with torch.no_grad():
-            metrics = self.validate(model)
+            metrics = self.validate(self.average)
         model.train()
         state = self.state
         state.epoch += 1
@@ -219,7 +229,7 @@ class _EpochKeeper(pl.Callback):
         state.history.append(record)
         state.seconds += time.perf_counter() - self.started
         if trainer.is_global_zero:
-            save_checkpoint(self.folder, model, trainer.optimizers, state)
+            save_checkpoint(self.folder, model, self.average, trainer.optimizers, state)
             write_history(self.folder.parent / HISTORY, state.history)
         if self.progress is not None:
             self.progress.finish_epoch(state.epoch, record, best_epoch=state.best_epoch)
@@ -236,6 +246,30 @@ class _EpochKeeper(pl.Callback):
         if self.progress is not None:
             self.progress.close()
             self.progress = None
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """``average <- decay * average + (1 - decay) * model`` for parameters; buffers are copied.
+
+    Paper: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992,
+    https://doi.org/10.1137/0330046; here with exponential weights.
+
+    Args:
+        average: changed in place.
+        model: same structure.
+        decay: in [0, 1].
+
+    Example:
+        >>> average, model = nn.Linear(1, 1), nn.Linear(1, 1)
+        >>> update_average(average, model, 0.0)
+        >>> bool(average.weight == model.weight)
+        True
+    """
+    for kept, new in zip(average.parameters(), model.parameters(), strict=True):
+        kept.lerp_(new, 1.0 - decay)
+    for state, newest in zip(average.buffers(), model.buffers(), strict=True):
+        state.copy_(newest)
 
 
 def _model_of(module: pl.LightningModule) -> nn.Module:

@@ -21,7 +21,9 @@ from graphcl.errors import InputError
 from graphcl.models import list_models
 from graphcl.pipelines import SequentialRecommender, create_pipeline, load_pipeline
 from graphcl.pipelines.batches import make_batch
+from graphcl.pipelines.checkpoints import LAST, load_tensors
 from graphcl.pipelines.runs import ARTEFACTS, RunFolder
+from graphcl.pipelines.training import update_average
 
 QUICK: dict[str, Any] = {
     "epochs": 3, "batch_size": 64, "hidden": 16, "inner": 16, "layers": 1, "max_length": 8, "progress": False,
@@ -93,6 +95,24 @@ def test_every_model_refits_saves_and_loads_equal(name: str, tmp_path: Path) -> 
         assert loaded.evaluate(part).to_dict() == one.evaluate(part).to_dict()
     assert loaded.recommend(None, 3).equals(one.recommend(None, 3))
     assert SequentialRecommender.from_config(one.get_config()).get_config() == one.get_config()
+
+
+def test_weight_average_by_hand() -> None:
+    average, model = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+    expected = 0.75 * average.weight.detach().clone() + 0.25 * model.weight.detach()
+    update_average(average, model, 0.75)
+    torch.testing.assert_close(average.weight.detach(), expected)
+
+
+def test_without_average_the_last_step_of_the_best_epoch_is_kept(log: Interactions, tmp_path: Path) -> None:
+    settings = {**QUICK, "epochs": 1}
+    plain = SequentialRecommender(**settings, weight_average=0.0).fit(log, tmp_path / "plain")
+    averaged = SequentialRecommender(**settings).fit(log, tmp_path / "averaged")
+    last, _ = load_tensors(tmp_path / "averaged" / "checkpoints" / LAST)
+    name = "item_embedding.weight"
+    assert torch.equal(last[f"model.{name}"], weights_of(plain)[name])  # averaging does not touch the training
+    assert torch.equal(last[f"average.{name}"], weights_of(averaged)[name])
+    assert not torch.equal(weights_of(plain)[name], weights_of(averaged)[name])
 
 
 def test_seed_decides(log: Interactions) -> None:
