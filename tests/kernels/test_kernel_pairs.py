@@ -545,7 +545,7 @@ def test_memory_stays_linear() -> None:
 
 def test_tile_products_agree_with_and_without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = normal(64, 24).float(), normal(48, 24, seed=1).float()
-    for a, b in ((x, y), (x.T.contiguous(), y[:, :3].T @ torch.ones(3, 64)), (x, y.T.contiguous().T)):
+    for a, b in ((x, y), (x.T.contiguous(), normal(64, 48, seed=2).float().T), (x, y.T.contiguous().T)):
         exact = (a.double() @ b.double().T).float()
         torch.testing.assert_close(_matmul.matmul_nt(a, b), exact)
         with monkeypatch.context() as patch:
@@ -558,7 +558,7 @@ def test_tile_products_agree_with_and_without_onednn(monkeypatch: pytest.MonkeyP
 
 def test_triton_asked_for_and_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"backend 'triton' needs the triton package: pip install triton"):
+    with pytest.raises(ImportError, match=r"backend 'triton' needs the triton package: pip install"):
         pair_logsumexp(normal(3, 2), normal(3, 2), backend="triton")
     pair_logsumexp(normal(3, 2), normal(3, 2), backend="auto")
 
