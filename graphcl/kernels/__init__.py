@@ -52,6 +52,7 @@ from graphcl.kernels.segment import (
     segment_softmax,
     segment_sum,
 )
+from graphcl.kernels.sinkhorn import SinkhornPotentials, sinkhorn, sinkhorn_potentials
 from graphcl.kernels.sparse import Duplicates, SparseMatrix, sddmm, spmm
 from graphcl.kernels.topk import PairTopK, knn, pair_topk
 
@@ -76,6 +77,7 @@ __all__ = [
     "ScoreThreshold",
     "SegmentBackend",
     "Similarity",
+    "SinkhornPotentials",
     "SparseMatrix",
     "add_self_loops",
     "aggregate",
@@ -110,5 +112,7 @@ __all__ = [
     "segment_softmax",
     "segment_sum",
     "shared_hyperedge_operator",
+    "sinkhorn",
+    "sinkhorn_potentials",
     "spmm",
 ]
