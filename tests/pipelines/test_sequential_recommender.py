@@ -318,7 +318,7 @@ SCRIPT = """
 import sys
 from test_sequential_recommender import QUICK, cyclic_log
 from graphcl.pipelines import SequentialRecommender
-SequentialRecommender(**{**QUICK, "epochs": 40, "patience": 40}).fit(cyclic_log(), sys.argv[1], resume=True)
+SequentialRecommender(**{**QUICK, "epochs": 20, "patience": 20}).fit(cyclic_log(), sys.argv[1], resume=True)
 """
 
 
@@ -338,7 +338,7 @@ def test_a_killed_run_resumes_to_the_same_metrics(log: Interactions, tmp_path: P
         load_pipeline(out)
     with pytest.raises(InputError, match="holds an unfinished run"):
         SequentialRecommender(**QUICK).fit(log, out)
-    settings = {**QUICK, "epochs": 40, "patience": 40}
+    settings = {**QUICK, "epochs": 20, "patience": 20}
     resumed = SequentialRecommender(**settings).fit(log, out, resume=True)
     whole = SequentialRecommender(**settings).fit(log)
     assert_equal_weights(whole, resumed)
