@@ -3,8 +3,17 @@
 # Softmax core
 from graphcl.functional.alignment import Tolerance, alignment, cua, tolerance, uniformity
 from graphcl.functional.amcl import PairTemperatureFunction, amcl
+from graphcl.functional.ape import (
+    NoiseEvents,
+    ape_nce,
+    draw_noise_events,
+    event_score,
+    noise_contrastive_estimation,
+    unigram_log_probabilities,
+)
 from graphcl.functional.bacon import bacon_log_prior, bacon_regularizer, bacon_sampling_rate, bacon_soft
 from graphcl.functional.cacr import cacr, cacr_rbf
+from graphcl.functional.claps import claps, perturb_rows
 from graphcl.functional.cluster_restricted import cluster_restricted_info_nce, compose_stages
 from graphcl.functional.cmim import cmim
 from graphcl.functional.comet import comet, comet_id, comet_observation, comet_sample
@@ -19,13 +28,29 @@ from graphcl.functional.extreme_multilabel import (
     soft_top_k,
     soft_top_k_threshold,
 )
+from graphcl.functional.feature_transform import extrapolate_positives, feature_transform, interpolate_negatives
+from graphcl.functional.genview import attention_pool, genview, quality_weights
 from graphcl.functional.groco import groco
+from graphcl.functional.hallucination import hallucinate, hallucination
 from graphcl.functional.hard import hard_contrastive, simple_contrastive
 from graphcl.functional.hiclr import hiclr
+from graphcl.functional.hydra import hydra
 from graphcl.functional.icnn import icnn
 from graphcl.functional.infonce import info_nce, nt_xent
 from graphcl.functional.interclr import interclr, sample_cluster_negatives, sample_cluster_positives
+from graphcl.functional.laf import laf_alignment, laf_extraction, variational_reconstruction
+from graphcl.functional.m3col import draw_mixing, m3col_mix, mix_batch, soft_clip
+from graphcl.functional.meco import MECOStep, meco
+from graphcl.functional.metrix import (
+    MixedPairs,
+    draw_mixed_pairs,
+    metrix_contrastive,
+    metrix_multi_similarity,
+    mix_rows,
+)
 from graphcl.functional.mlcd import mlcd, nearest_centers
+from graphcl.functional.mochi import HardMixtures, draw_hard_mixtures, hard_negatives, mochi
+from graphcl.functional.moco import moco
 from graphcl.functional.multi_similarity import hierarchical_multi_similarity, multi_similarity
 from graphcl.functional.multiview import mean_view_nt_xent, mv_dhel, mv_infonce, pairwise_nt_xent, poly_view
 from graphcl.functional.norm_direction import norm_direction
@@ -34,6 +59,7 @@ from graphcl.functional.pmrl import PrincipalDirection, pmrl, principal_directio
 from graphcl.functional.propagation import propagation_consistency
 from graphcl.functional.proto_triplet import proto_triplet
 from graphcl.functional.reduction import Reduction, reduce_anchors
+from graphcl.functional.rescaling import diagonal_rescale, rescaled_info_nce
 from graphcl.functional.sbcl import sbcl, sbcl_class_temperature, sbcl_subclusters
 from graphcl.functional.sepclr import sepclr, sepclr_joint_entropy, sepclr_uniformity
 from graphcl.functional.sogclr import (
@@ -51,9 +77,14 @@ from graphcl.functional.supremix import supremix
 from graphcl.functional.swav import swav
 from graphcl.functional.uniclr import uniclr
 from graphcl.functional.wasserstein import listwise_wasserstein
+from graphcl.functional.whitening import group_whiten, shuffled_group_whitening
 from graphcl.functional.zloss import z_loss
 
 __all__ = [
+    "HardMixtures",
+    "MECOStep",
+    "MixedPairs",
+    "NoiseEvents",
     "PALMStep",
     "PairTemperatureFunction",
     "PathJaccard",
@@ -65,6 +96,8 @@ __all__ = [
     "Tolerance",
     "alignment",
     "amcl",
+    "ape_nce",
+    "attention_pool",
     "bacon_log_prior",
     "bacon_regularizer",
     "bacon_sampling_rate",
@@ -72,6 +105,7 @@ __all__ = [
     "bad_pair_weights",
     "cacr",
     "cacr_rbf",
+    "claps",
     "cluster_restricted_info_nce",
     "cmim",
     "comet",
@@ -86,35 +120,64 @@ __all__ = [
     "dcl",
     "dclw",
     "decoupled_softmax",
+    "diagonal_rescale",
+    "draw_hard_mixtures",
+    "draw_mixed_pairs",
+    "draw_mixing",
+    "draw_noise_events",
     "dycl",
+    "event_score",
+    "extrapolate_positives",
+    "feature_transform",
     "gamma_schedule",
+    "genview",
     "groco",
+    "group_whiten",
+    "hallucinate",
+    "hallucination",
     "hard_contrastive",
+    "hard_negatives",
     "hiclr",
     "hierarchical_multi_similarity",
+    "hydra",
     "icnn",
     "info_nce",
     "interclr",
+    "interpolate_negatives",
+    "laf_alignment",
+    "laf_extraction",
     "listwise_wasserstein",
+    "m3col_mix",
     "mean_view_nt_xent",
+    "meco",
+    "metrix_contrastive",
+    "metrix_multi_similarity",
+    "mix_batch",
+    "mix_rows",
     "mlcd",
+    "mochi",
+    "moco",
     "multi_label_softmax",
     "multi_positive_info_nce",
     "multi_similarity",
     "mv_dhel",
     "mv_infonce",
     "nearest_centers",
+    "noise_contrastive_estimation",
     "norm_direction",
     "nt_xent",
     "pairwise_nt_xent",
     "palm",
     "path_similarity",
+    "perturb_rows",
     "pmrl",
     "poly_view",
     "principal_direction",
     "propagation_consistency",
     "proto_triplet",
+    "quality_weights",
     "reduce_anchors",
+    "rescaled_info_nce",
     "sample_cluster_negatives",
     "sample_cluster_positives",
     "sbcl",
@@ -123,8 +186,10 @@ __all__ = [
     "sepclr",
     "sepclr_joint_entropy",
     "sepclr_uniformity",
+    "shuffled_group_whitening",
     "simple_contrastive",
     "smooth_hierarchical_ap",
+    "soft_clip",
     "soft_top_k",
     "soft_top_k_threshold",
     "sogclr",
@@ -138,5 +203,7 @@ __all__ = [
     "tree_soft_contrast",
     "uniclr",
     "uniformity",
+    "unigram_log_probabilities",
+    "variational_reconstruction",
     "z_loss",
 ]
