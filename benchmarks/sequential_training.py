@@ -84,9 +84,14 @@ def main() -> None:
     parser.add_argument("--peer-epochs", type=int, default=2, help="epochs of each peer; the first is warm-up")
     options = parser.parse_args()
 
-    from graphcl.data import dataset_path
+    from graphcl.data import dataset_info, find_dataset_file
 
-    sequences = str(dataset_path(options.data))
+    recipe = dataset_info(options.data)
+    file = recipe.file("interactions")
+    found = find_dataset_file(recipe, file) if file is not None and recipe.format == "sequences" else None
+    if found is None:
+        parser.error(f"{options.data} has no file of sequences here; set GRAPHCL_DATA to the folder that holds it")
+    sequences = str(found)
     results = [measure(sys.executable, "graphcl_sasrec.py", sequences, str(options.epochs))]
     if options.rectools_python:
         results.append(

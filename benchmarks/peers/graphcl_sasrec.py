@@ -24,7 +24,7 @@ def main() -> None:
     split = leave_one_out(read_interactions(sequences, format="sequences"))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with tempfile.TemporaryDirectory() as folder:
-        SequentialRecommender("sasrec", epochs=epochs, patience=epochs, max_length=50, seed=0).fit(
+        SequentialRecommender("sasrec", epochs=epochs, patience=epochs, max_length=50, seed=0, progress=False).fit(
             split, out=Path(folder) / "run"
         )
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
