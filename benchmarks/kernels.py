@@ -2,9 +2,9 @@
 
     python benchmarks/kernels.py [--quick]
 
-Runs the three parts one after the other, each in a process of its own: pairs and cross-entropy beside their dense forms,
-segments and sparse products beside torch.sparse, PyG and torch-scatter, and, where there is a GPU, shares of its measured
-copy bandwidth and matrix-product throughput. What they print goes to benchmarks/results/kernels.md.
+Runs the three parts one after the other, each in a process of its own: pairs and cross-entropy beside their dense
+forms, segments and sparse products beside torch.sparse, PyG and torch-scatter, and, where there is a GPU, shares of its
+measured copy bandwidth and matrix-product throughput. What they print goes to benchmarks/results/kernels.md.
 """
 
 from __future__ import annotations
