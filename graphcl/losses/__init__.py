@@ -3,30 +3,46 @@
 # Softmax core
 from graphcl.losses.alignment import CUA
 from graphcl.losses.amcl import AMCL
+from graphcl.losses.bacon import BaConRegularizer, BaConSoft, estimate_class_counts
 from graphcl.losses.cacr import CACR
+from graphcl.losses.cluster_restricted import ClusterRestrictedInfoNCE
 from graphcl.losses.cmim import CMIM
+from graphcl.losses.comet import COMET
 
 # State, composition, protocol
 from graphcl.losses.composition import CosineSchedule, LinearSchedule, Schedule, Sum, Term
 from graphcl.losses.conr import ConR
 from graphcl.losses.cwcl import CWCL
+from graphcl.losses.dbpm import DBPM
 from graphcl.losses.decoupled import DCL, DCLW
 from graphcl.losses.dycl import DyCL, SmoothHierarchicalAP
 from graphcl.losses.extreme_multilabel import DecoupledSoftmax, MultiLabelSoftmax, SoftTopK
 from graphcl.losses.groco import GroCo
 from graphcl.losses.hard import HardContrastive
+from graphcl.losses.hiclr import HiCLR
+from graphcl.losses.icnn import ICNN
 from graphcl.losses.infonce import InfoNCE, NTXent
+from graphcl.losses.interclr import InterCLR
+from graphcl.losses.mlcd import MLCD
 from graphcl.losses.multi_similarity import HierarchicalMultiSimilarity, MultiSimilarity
 from graphcl.losses.multiview import MVDHEL, MeanViewNTXent, MVInfoNCE, PairwiseNTXent, PolyView
+from graphcl.losses.norm_direction import NormDirection
+from graphcl.losses.palm import PALM
 from graphcl.losses.pmrl import PMRL
+from graphcl.losses.propagation import PropagationConsistency
+from graphcl.losses.proto_triplet import ProtoTriplet
 from graphcl.losses.protocol import Loss, LossOutput
+from graphcl.losses.sbcl import SBCL
+from graphcl.losses.sepclr import SepCLR
 from graphcl.losses.sogclr import ISogCLR, SogCLR
 from graphcl.losses.space2 import SPACE2
 from graphcl.losses.sparse_positives import MultiPositiveInfoNCE
 from graphcl.losses.state import ClusterState, EMAEncoder, FeatureQueue, PerSampleState, Prototypes
 from graphcl.losses.supcon import SupCon
 from graphcl.losses.supremix import SupReMix
+from graphcl.losses.swav import SwAV
 from graphcl.losses.temperature import PairTemperature, Temperature
+from graphcl.losses.uniclr import UniCLR
 from graphcl.losses.wasserstein import ListwiseWasserstein
 from graphcl.losses.zloss import ZLoss
 
@@ -34,13 +50,22 @@ __all__ = [
     "AMCL",
     "CACR",
     "CMIM",
+    "COMET",
     "CUA",
     "CWCL",
+    "DBPM",
     "DCL",
     "DCLW",
+    "ICNN",
+    "MLCD",
     "MVDHEL",
+    "PALM",
     "PMRL",
+    "SBCL",
     "SPACE2",
+    "BaConRegularizer",
+    "BaConSoft",
+    "ClusterRestrictedInfoNCE",
     "ClusterState",
     "ConR",
     "CosineSchedule",
@@ -50,9 +75,11 @@ __all__ = [
     "FeatureQueue",
     "GroCo",
     "HardContrastive",
+    "HiCLR",
     "HierarchicalMultiSimilarity",
     "ISogCLR",
     "InfoNCE",
+    "InterCLR",
     "LinearSchedule",
     "ListwiseWasserstein",
     "Loss",
@@ -63,19 +90,26 @@ __all__ = [
     "MultiPositiveInfoNCE",
     "MultiSimilarity",
     "NTXent",
+    "NormDirection",
     "PairTemperature",
     "PairwiseNTXent",
     "PerSampleState",
     "PolyView",
+    "PropagationConsistency",
+    "ProtoTriplet",
     "Prototypes",
     "Schedule",
+    "SepCLR",
     "SmoothHierarchicalAP",
     "SoftTopK",
     "SogCLR",
     "Sum",
     "SupCon",
     "SupReMix",
+    "SwAV",
     "Temperature",
     "Term",
+    "UniCLR",
     "ZLoss",
+    "estimate_class_counts",
 ]
