@@ -20,11 +20,14 @@ from graphcl.kernels._arguments import (
 )
 from graphcl.kernels._pairs_reference import dense_logits
 from graphcl.kernels._product import ScaledProduct, distance_product
-from graphcl.kernels._tiles import TileSource, blocks_for, check_blocks, split
+from graphcl.kernels._tiles import TileSource, check_blocks, split
 from graphcl.kernels.backends import Backend, check_backend
 from graphcl.kernels.normalize import normalize_rows
 from graphcl.kernels.pairs import Similarity
 from graphcl.kernels.rules import ExcludePairs
+
+_ROWS = 256
+_FEWEST_COLUMNS = 4096
 
 __all__ = ["PairTopK", "knn", "pair_topk"]
 
@@ -177,12 +180,12 @@ def _blocked(
 ) -> tuple[Tensor, Tensor]:
     x, y = product.x, product.y
     tiles = TileSource(product, x.contiguous(), y.contiguous(), None)
-    blocks = blocks_for(product, memory_budget, edges)
+    height, width = edges or _tile_edges(product, memory_budget)
     values = x.new_full((x.shape[0], k), -torch.inf)
     indices = torch.full((x.shape[0], k), -1, dtype=torch.int64, device=x.device)
-    for rows in split(x.shape[0], blocks.rows):
+    for rows in split(x.shape[0], height):
         best, where = x.new_empty(rows.stop - rows.start, 0), indices.new_empty(rows.stop - rows.start, 0)
-        for columns in split(y.shape[0], blocks.columns):
+        for columns in split(y.shape[0], width):
             tile = tiles.logits(rows, columns)
             if tile is None:
                 continue
@@ -194,6 +197,13 @@ def _blocked(
             best = best[:, :k]
         values[rows], indices[rows] = _padded(best, where, k)
     return values, indices
+
+
+def _tile_edges(product: ScaledProduct, memory_budget: int) -> tuple[int, int]:
+    """Few rows, as many columns as the budget holds: every further block of columns costs a selection and a merge."""
+    budget = max(memory_budget // product.x.element_size(), 1)
+    rows = max(min(_ROWS, product.num_anchors, budget // max(min(product.num_candidates, _FEWEST_COLUMNS), 1)), 1)
+    return rows, max(min(product.num_candidates, budget // rows), 1)
 
 
 def _row_topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
