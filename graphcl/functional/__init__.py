@@ -2,7 +2,7 @@
 
 # Softmax core
 from graphcl.functional.alignment import Tolerance, alignment, cua, tolerance, uniformity
-from graphcl.functional.amcl import PairTemperatureFunction, amcl
+from graphcl.functional.amcl import amcl
 from graphcl.functional.ape import (
     NoiseEvents,
     ape_nce,
@@ -86,7 +86,6 @@ __all__ = [
     "MixedPairs",
     "NoiseEvents",
     "PALMStep",
-    "PairTemperatureFunction",
     "PathJaccard",
     "PrincipalDirection",
     "Reduction",

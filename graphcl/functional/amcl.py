@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from graphcl.functional._pair_terms import check_views, logsumexp_rows, paired_similarity, softplus, unit_rows
+from graphcl.functional._recompute import recomputed
 from graphcl.functional.reduction import Reduction, reduce_anchors
 from graphcl.kernels._arguments import MEMORY_BUDGET, check_block_size, check_indices
 
-__all__ = ["PairTemperatureFunction", "amcl"]
-
-#: From ``(b, d)`` unit anchors and ``(C, d)`` unit candidates to ``(b, C)`` positive temperatures.
-PairTemperatureFunction = Callable[[Tensor, Tensor], Tensor]
+__all__ = ["amcl"]
 
 
 def amcl(
     heads1: Sequence[Tensor],
     heads2: Sequence[Tensor],
-    temperatures: Sequence[Tensor | PairTemperatureFunction],
+    temperatures: Sequence[Tensor | nn.Module],
     *,
     ids: Tensor | None = None,
     regularization: float = 0.1,
-    floats_per_pair: int = 4,
+    floats_per_pair: int = 20,
     return_components: bool = False,
     reduction: Reduction = "mean",
     memory_budget: int = MEMORY_BUDGET,
@@ -43,12 +41,13 @@ def amcl(
     Args:
         heads1: one ``(N, d)`` projection of the first view a head.
         heads2: one ``(N, d)`` projection of the second view a head.
-        temperatures: one entry a head: an ``(N, N)`` tensor, or a function from ``(b, d)`` unit rows of the first view
-            and the ``(N, d)`` unit rows of the second to ``(b, N)`` temperatures. Functions (a module such as
-            `graphcl.losses.PairTemperature`) are called for a block of anchors at a time, again in backward.
+        temperatures: one entry a head: an ``(N, N)`` tensor, or a module from ``(b, d)`` unit rows of the first view
+            and the ``(N, d)`` unit rows of the second to ``(b, N)`` temperatures, such as
+            `graphcl.losses.PairTemperature`. Modules are called for a block of anchors at a time, again in backward.
         ids: ``(N,)`` integers; other rows with the id of the anchor leave the sums.
         regularization: beta.
-        floats_per_pair: how many numbers a temperature function holds for a pair; sets the height of a block.
+        floats_per_pair: how many numbers are held for a pair, backward included: about 20, and 5 more for every hidden
+            unit of a temperature network; sets the height of a block.
         return_components: also return the parts.
         reduction: over the N anchors: ``mean``, ``sum`` or ``none``.
         memory_budget: upper bound in bytes for a block (one anchor at least).
@@ -59,12 +58,11 @@ def amcl(
     Raises:
         ValueError, TypeError: naming the argument and the value.
 
-    Complexity: O(H N^2 (d + h)) time with h for the temperature function; O(H N d) memory plus a block, when the
-    temperatures are functions.
+    Complexity: O(H N^2 (d + h)) time with h for the temperature module; O(H N d) memory plus a block, when the
+    temperatures are modules.
 
     >>> import torch
-    >>> constant = lambda anchors, candidates: torch.ones(len(anchors), len(candidates))
-    >>> amcl([torch.eye(3)], [torch.eye(3)], [constant], regularization=0.0)
+    >>> amcl([torch.eye(3)], [torch.eye(3)], [torch.ones(3, 3)], regularization=0.0)
     tensor(0.5514)
     """
     if not 0 < len(heads1) == len(heads2) == len(temperatures):
@@ -84,11 +82,10 @@ def amcl(
         x, y = unit_rows(first, second)
         if isinstance(temperature, Tensor) and temperature.shape != (num, num):
             raise ValueError(f"temperatures must have shape ({num}, {num}), got shape {tuple(temperature.shape)}")
+        if not isinstance(temperature, Tensor | nn.Module):
+            raise TypeError(f"temperatures must be tensors or modules, got {type(temperature).__name__}")
         height = max(1, memory_budget // max(1, floats_per_pair * num * x.element_size()))
-        blocks = [
-            checkpoint(_block, x, y, temperature, start, min(start + height, num), ids, use_reentrant=False)
-            for start in range(0, num, height)
-        ]
+        blocks = [_block(x, y, temperature, start, min(start + height, num), ids) for start in range(0, num, height)]
         contrast.append(torch.cat([block[0] for block in blocks]) if blocks else x.sum(dim=1))
         penalty.append(torch.cat([block[1] for block in blocks]) if blocks else x.sum(dim=1))
     parts = {
@@ -100,27 +97,41 @@ def amcl(
 
 
 def _block(
-    x: Tensor,
-    y: Tensor,
-    temperature: Tensor | PairTemperatureFunction,
-    start: int,
-    stop: int,
-    ids: Tensor | None,
-) -> tuple[Tensor, Tensor]:
+    x: Tensor, y: Tensor, temperature: Tensor | nn.Module, start: int, stop: int, ids: Tensor | None
+) -> tuple[Tensor, ...]:
     """InfoNCE and regulariser of the anchors ``start .. stop - 1``."""
-    rows = torch.arange(start, stop, device=x.device)
-    tau = temperature[start:stop] if isinstance(temperature, Tensor) else temperature(x[start:stop], y)
-    if tau.shape != (stop - start, y.shape[0]):
-        raise ValueError(
-            f"a temperature function must return shape ({stop - start}, {y.shape[0]}), got shape {tuple(tau.shape)}"
+    if isinstance(temperature, Tensor):
+        return recomputed(
+            lambda anchors, positives, candidates, tau: _terms(anchors, positives, candidates, tau, start, ids),
+            x[start:stop],
+            y[start:stop],
+            y,
+            temperature[start:stop],
         )
-    own = torch.zeros(tau.shape, dtype=torch.bool, device=x.device)
-    own[rows - start, rows] = True
-    left_out = own if ids is None else ids[start:stop, None] == ids[None, :]
-    logits = (x[start:stop] @ y.T) / tau
-    negatives = logsumexp_rows(logits.masked_fill(left_out, -torch.inf))
-    positive = paired_similarity(x[start:stop], y[start:stop]) / tau[rows - start, rows]
-    energy = 0.5 * x.shape[1] * torch.log(tau) + 1.0 / tau
+    names = [name for name, _ in temperature.named_parameters()]
+
+    def with_network(anchors: Tensor, positives: Tensor, candidates: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+        tau = functional_call(temperature, dict(zip(names, weights, strict=True)), (anchors, candidates))
+        return _terms(anchors, positives, candidates, tau, start, ids)
+
+    return recomputed(with_network, x[start:stop], y[start:stop], y, *temperature.parameters())
+
+
+def _terms(
+    anchors: Tensor, positives: Tensor, candidates: Tensor, tau: Tensor, start: int, ids: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    num = anchors.shape[0]
+    if tau.shape != (num, candidates.shape[0]):
+        raise ValueError(
+            f"a temperature module must return shape ({num}, {candidates.shape[0]}), got shape {tuple(tau.shape)}"
+        )
+    rows = torch.arange(num, device=tau.device)
+    own = torch.zeros(tau.shape, dtype=torch.bool, device=tau.device)
+    own[rows, start + rows] = True
+    left_out = own if ids is None else ids[start : start + num, None] == ids[None, :]
+    negatives = logsumexp_rows(((anchors @ candidates.T) / tau).masked_fill(left_out, -torch.inf))
+    positive = paired_similarity(anchors, positives) / tau[rows, start + rows]
+    energy = 0.5 * anchors.shape[1] * torch.log(tau) + 1.0 / tau
     used = own | ~left_out
     penalty = torch.where(used, energy, torch.zeros_like(energy)).sum(dim=1) / used.sum(dim=1)
     return softplus(negatives - positive), penalty

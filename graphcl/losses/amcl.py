@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -76,10 +75,10 @@ class AMCL(nn.Module):
         return amcl(
             list(heads1),
             list(heads2),
-            [cast(PairTemperature, network) for network in self.temperatures],
+            list(self.temperatures),
             ids=ids,
             regularization=self.regularization,
-            floats_per_pair=4 + 2 * self.hidden,
+            floats_per_pair=20 + 5 * self.hidden,
             return_components=return_components,
             reduction=self.reduction,
             memory_budget=self.memory_budget,

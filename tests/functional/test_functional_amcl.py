@@ -4,13 +4,31 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from graphcl.functional import amcl, info_nce
 
 
 def rows(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+class Difference(nn.Module):
+    """Temperatures from the difference of two projections."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(rows(2, seed=2))
+
+    def forward(self, anchors: Tensor, candidates: Tensor) -> Tensor:
+        return 0.3 + torch.sigmoid((anchors @ self.weight)[:, None] - (candidates @ self.weight)[None, :])
+
+
+class FirstInput(nn.Module):
+    """Returns something of a wrong shape."""
+
+    def forward(self, anchors: Tensor, candidates: Tensor) -> Tensor:
+        return anchors
 
 
 def by_loops(x: Tensor, y: Tensor, tau: Tensor, beta: float, ids: list[int]) -> list[tuple[float, float]]:
@@ -52,23 +70,32 @@ def test_equals_loops_for_any_block(ids: list[int] | None, memory_budget: int) -
 
 def test_constant_temperature_and_one_head_is_info_nce() -> None:
     x, y = rows(5, 3), rows(5, 3, seed=1)
-    loss = amcl([x], [y], [lambda a, c: a.new_full((len(a), len(c)), 0.3)], regularization=0.0)
+    loss = amcl([x], [y], [torch.full((5, 5), 0.3, dtype=torch.float64)], regularization=0.0)
     assert torch.allclose(torch.as_tensor(loss), info_nce(x, y, temperature=0.3), rtol=1e-12)
 
 
 @pytest.mark.parametrize("memory_budget", [1, 2**26])
-def test_gradient_of_embeddings_and_of_the_temperature_function(memory_budget: int) -> None:
+def test_gradient_of_embeddings_and_temperatures(memory_budget: int) -> None:
     upstream = rows(3, seed=6)
 
-    def value(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-        def temperature(anchors: Tensor, candidates: Tensor) -> Tensor:
-            return 0.3 + torch.sigmoid((anchors @ weight)[:, None] - (candidates @ weight)[None, :])
-
-        loss = amcl([x], [y], [temperature], reduction="none", memory_budget=memory_budget)
+    def value(x: Tensor, y: Tensor, given: Tensor) -> Tensor:
+        loss = amcl([x, y], [y, x], [network, given], reduction="none", memory_budget=memory_budget)
         return (torch.as_tensor(loss) * upstream).sum()
 
-    inputs = rows(3, 2).requires_grad_(), rows(3, 2, seed=1).requires_grad_(), rows(2, seed=2).requires_grad_()
-    assert torch.autograd.gradcheck(value, inputs)
+    network = Difference()
+    x, y = rows(3, 2).requires_grad_(), rows(3, 2, seed=1).requires_grad_()
+    given = (0.4 + rows(3, 3, seed=2) ** 2).requires_grad_()
+    assert torch.autograd.gradcheck(value, (x, y, given))
+    (got,) = torch.autograd.grad(value(x, y, given), network.weight)
+    for place in range(2):
+        with torch.no_grad():
+            step = 1e-6 * torch.eye(2, dtype=torch.float64)[place]
+            network.weight.add_(step)
+            above = value(x, y, given)
+            network.weight.sub_(2 * step)
+            below = value(x, y, given)
+            network.weight.add_(step)
+        assert got[place].item() == pytest.approx(((above - below) / 2e-6).item(), rel=1e-6)
 
 
 def test_no_and_one_sample() -> None:
@@ -85,7 +112,9 @@ def test_bad_arguments_are_named() -> None:
         amcl([x], [x], [])
     with pytest.raises(ValueError, match=r"temperatures must have shape \(3, 3\), got shape \(3, 2\)"):
         amcl([x], [x], [torch.ones(3, 2)])
-    with pytest.raises(ValueError, match=r"a temperature function must return shape \(3, 3\), got shape \(3,\)"):
-        amcl([x], [x], [lambda a, c: torch.ones(3)])
+    with pytest.raises(ValueError, match=r"a temperature module must return shape \(3, 3\), got shape \(3, 2\)"):
+        amcl([x], [x], [FirstInput()])
+    with pytest.raises(TypeError, match="temperatures must be tensors or modules, got float"):
+        amcl([x], [x], [0.5])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="memory_budget must be an integer of at least 1"):
         amcl([x], [x], [torch.ones(3, 3)], memory_budget=0)

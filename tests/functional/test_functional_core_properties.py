@@ -73,7 +73,7 @@ OBJECTIVES: dict[str, Objective] = {
     ),
     "cwcl": lambda x, y, c, t, m: torch.as_tensor(cwcl(x, y, _teacher(c), temperature=t, memory_budget=m)),
     "amcl": lambda x, y, c, t, m: torch.as_tensor(
-        amcl([x], [y], [lambda a, k: a.new_full((len(a), len(k)), t)], memory_budget=m)
+        amcl([x], [y], [torch.full((len(x), len(x)), t, dtype=x.dtype)], memory_budget=m)
     ),
     "cmim": lambda x, y, c, t, m: cmim(x, y, temperature=t, memory_budget=m),
     "sogclr": lambda x, y, c, t, m: sogclr(x, y, _state(x, t), memory_budget=m).loss,
