@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from graphcl.kernels import ExcludePairs, ExcludeSameIndex, edge_dot, pair_logsumexp
+from graphcl.functional import multi_positive_info_nce, nt_xent
+from graphcl.kernels import ExcludePairs, pair_logsumexp
 from replay_cases.registry import Case, case
 
 Objective: TypeAlias = Callable[[Mapping[str, Tensor], Mapping[str, Any]], tuple[Tensor, Mapping[str, Any]]]
@@ -90,32 +91,19 @@ def engine_weighted_lse(inputs: Mapping[str, Tensor], params: Mapping[str, Any])
 
 @objective_case("sparse_positives")
 def sparse_positives(inputs: Mapping[str, Tensor], params: Mapping[str, Any]) -> tuple[Tensor, Mapping[str, Any]]:
-    z1, z2 = inputs["z1"], inputs["z2"]
-    rows, columns = torch.tensor(params["edges"])
     weight = torch.tensor(params["weights"], dtype=torch.float64)
-    lse = pair_logsumexp(z1, z2, temperature=params["tau"], similarity="cosine").logsumexp
-    log_p = edge_dot(z1, z2, rows, columns, similarity="cosine") / params["tau"] - lse[rows]
-    total = torch.zeros_like(lse).index_add(0, rows, weight)
-    positive = total > 0
-    loss = torch.zeros_like(lse).index_add(0, rows, -weight * log_p)
-    return (loss[positive] / total[positive]).mean(), {}
-
-
-def ntxent(z1: Tensor, z2: Tensor, tau: float, block_size: int | None) -> Tensor:
-    z, half = torch.cat([z1, z2]), z1.shape[0]
-    index = torch.arange(2 * half)
-    lse = pair_logsumexp(
-        z, z, temperature=tau, similarity="cosine", rules=ExcludeSameIndex(), block_size=block_size
-    ).logsumexp
-    positive = edge_dot(z, z, index, (index + half) % (2 * half), similarity="cosine")
-    return (lse - positive / tau).mean()
+    value = multi_positive_info_nce(
+        inputs["z1"], inputs["z2"], torch.tensor(params["edges"]), weight, temperature=params["tau"]
+    )
+    return value, {}
 
 
 @objective_case("ntxent", "ntxent_cold", "ntxent_large")
-def ntxent_case(inputs: Mapping[str, Tensor], params: Mapping[str, Any]) -> tuple[Tensor, Mapping[str, Any]]:
+def ntxent(inputs: Mapping[str, Tensor], params: Mapping[str, Any]) -> tuple[Tensor, Mapping[str, Any]]:
     z1, z2 = inputs["z1"], inputs["z2"]
-    value = ntxent(z1, z2, params["tau"], None)
-    ragged = ntxent(z1, z2, params["tau"], max(1, z1.shape[0] // 3 - 1))
+    value = nt_xent(z1, z2, temperature=params["tau"])
+    # A budget of a few kilobytes forces many small, ragged tiles.
+    ragged = nt_xent(z1, z2, temperature=params["tau"], memory_budget=1 << 16)
     if not torch.isclose(value, ragged, rtol=1e-12, atol=1e-12):
         raise ValueError(f"the value depends on the block size: {value.item()!r} and {ragged.item()!r}")
     return value, {}
