@@ -12,6 +12,9 @@ from graphcl.functional.ape import (
     unigram_log_probabilities,
 )
 from graphcl.functional.bacon import bacon_log_prior, bacon_regularizer, bacon_sampling_rate, bacon_soft
+
+# Block and meta-node forms
+from graphcl.functional.block_infonce import BlockCorrection, block_info_nce, pamc
 from graphcl.functional.cacr import cacr, cacr_rbf
 from graphcl.functional.claps import claps, perturb_rows
 from graphcl.functional.cluster_restricted import cluster_restricted_info_nce, compose_stages
@@ -81,6 +84,7 @@ from graphcl.functional.whitening import group_whiten, shuffled_group_whitening
 from graphcl.functional.zloss import z_loss
 
 __all__ = [
+    "BlockCorrection",
     "HardMixtures",
     "MECOStep",
     "MixedPairs",
@@ -102,6 +106,7 @@ __all__ = [
     "bacon_sampling_rate",
     "bacon_soft",
     "bad_pair_weights",
+    "block_info_nce",
     "cacr",
     "cacr_rbf",
     "claps",
@@ -167,6 +172,7 @@ __all__ = [
     "nt_xent",
     "pairwise_nt_xent",
     "palm",
+    "pamc",
     "path_similarity",
     "perturb_rows",
     "pmrl",
