@@ -83,8 +83,11 @@ def cluster_restricted_info_nce(
             f"clusters must be integers of shape ({num},) or (stages, {num}), "
             f"got shape {tuple(clusters.shape)} of {clusters.dtype}"
         )
+    stages = clusters[None] if clusters.dim() == 1 else clusters
+    if stages.shape[0] == 0:
+        raise ValueError("clusters must hold at least one stage, got none")
     own = torch.arange(num, device=z1.device) if ids is None else ids
-    rules = (_same_cluster(clusters.reshape(-1, num), own, min_negatives), *_others(num, ids))
+    rules = (_same_cluster(stages, own, min_negatives), *_others(num, ids))
     x, y = unit_rows(z1, z2)
     positive = paired_similarity(x, y) / temperature
 
