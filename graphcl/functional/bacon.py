@@ -72,7 +72,7 @@ def bacon_soft(
         if value.shape != (num, probabilities.shape[1]):
             raise ValueError(f"{name} must have shape ({num}, {probabilities.shape[1]}), got {tuple(value.shape)}")
         if bool((value < 0).any()):
-            raise ValueError(f"{name} must not be negative, got {float(value.min())}")
+            raise ValueError(f"{name} must not be negative, got {float(value.detach().min())}")
     x, y = unit_rows(z1, z2)
     left, right = probabilities.detach().to(x.dtype), second.detach().to(x.dtype)
     both = x + y
