@@ -22,8 +22,9 @@ from graphcl.kernels.rules import CandidateRule, EqualIds, ExcludePairs, Exclude
 LOG2E = math.log2(math.e)
 LN2 = math.log(2.0)
 
-# Tiles of this shape stay in a CPU's second-level cache between the product, the exponential and the next product.
-_CPU_ROWS, _CPU_COLUMNS = 256, 2048
+# Wide tiles on a CPU: within the last-level cache time hardly depends on the width, and every further tile is a handful
+# of parallel calls that wait for the slowest core. Moments keep several tiles at once and want the second-level cache.
+_CPU_ROWS, _CPU_COLUMNS, _CPU_MOMENT_COLUMNS = 256, 8192, 1024
 _GPU_ROWS, _GPU_COLUMNS = 4096, 16384
 _FEWEST_STORED_ROWS = 64
 
@@ -47,13 +48,16 @@ def choose_blocks(
     memory_budget: int,
     block_size: tuple[int, int] | None,
     device: torch.device,
+    moments: int = 0,
 ) -> Blocks:
     """Cache-sized tiles within the budget; a given ``block_size`` counts before both."""
     budget = max(memory_budget // itemsize, 1)
     if block_size is not None:
         rows, columns = block_size
         return Blocks(rows, columns, min(rows, num_anchors) * num_candidates <= budget)
-    most_rows, most_columns = (_CPU_ROWS, _CPU_COLUMNS) if device.type == "cpu" else (_GPU_ROWS, _GPU_COLUMNS)
+    most_rows, most_columns = _GPU_ROWS, _GPU_COLUMNS
+    if device.type == "cpu":
+        most_rows, most_columns = _CPU_ROWS, _CPU_COLUMNS if moments == 0 else _CPU_MOMENT_COLUMNS
     columns = max(min(most_columns, num_candidates, budget), 1)
     rows = max(min(most_rows, num_anchors, budget // max(num_candidates, 1)), 1)
     if rows >= min(_FEWEST_STORED_ROWS, num_anchors):
@@ -231,10 +235,12 @@ def scaled_operands(product: ScaledProduct) -> tuple[Tensor, Tensor]:
     return x.contiguous(), y.contiguous()
 
 
-def blocks_for(product: ScaledProduct, memory_budget: int, block_size: tuple[int, int] | None) -> Blocks:
+def blocks_for(
+    product: ScaledProduct, memory_budget: int, block_size: tuple[int, int] | None, moments: int = 0
+) -> Blocks:
     itemsize = compute_dtype(product.x.dtype).itemsize
     return choose_blocks(
-        product.num_anchors, product.num_candidates, itemsize, memory_budget, block_size, product.x.device
+        product.num_anchors, product.num_candidates, itemsize, memory_budget, block_size, product.x.device, moments
     )
 
 

@@ -138,7 +138,9 @@ def pair_logsumexp(
     if backend == "reference":
         return PairLogSumExp(*_pairs_reference.logsumexp(product, moments))
     with torch.autocast(product.x.device.type, enabled=False):
-        return PairLogSumExp(*_pairs_torch.logsumexp(product, moments, blocks_for(product, memory_budget, blocks)))
+        return PairLogSumExp(
+            *_pairs_torch.logsumexp(product, moments, blocks_for(product, memory_budget, blocks, moments))
+        )
 
 
 def pair_logsumexp_both(
