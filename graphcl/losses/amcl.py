@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from graphcl.functional.amcl import amcl
 from graphcl.functional.reduction import Reduction, check_reduction
 from graphcl.kernels._arguments import MEMORY_BUDGET
+from graphcl.losses.layout import VIEWS, Layout
 from graphcl.losses.protocol import LossOutput
 from graphcl.losses.temperature import PairTemperature
 
@@ -40,6 +42,8 @@ class AMCL(nn.Module):
     >>> bool(loss(torch.ones(2, 3, 4), torch.ones(2, 3, 4)).isfinite())
     True
     """
+
+    argument_layout: ClassVar[Mapping[str, Layout]] = {"heads1": VIEWS, "heads2": VIEWS}
 
     def __init__(
         self,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from collections.abc import Mapping
+from typing import ClassVar, Unpack
 
 from torch import Tensor, nn
 
 from graphcl.functional.block_infonce import BlockCorrection, block_info_nce, pamc
 from graphcl.kernels import Similarity
 from graphcl.losses._base import EngineOptions, LossOptions, TemperatureLoss, checked
+from graphcl.losses.layout import Layout, Pairs
 from graphcl.losses.protocol import LossOutput
 from graphcl.losses.temperature import Temperature
 
@@ -96,6 +98,8 @@ class PamC(nn.Module):
     >>> PamC()(torch.eye(2), torch.tensor([0, 1]), torch.tensor([[0, 1], [0, 1]]))
     tensor(0.6931)
     """
+
+    argument_layout: ClassVar[Mapping[str, Layout]] = {"edge_index": Pairs("z", "z")}
 
     def __init__(
         self,

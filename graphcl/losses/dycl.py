@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, Unpack
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, Unpack
 
 from torch import Tensor, nn
 
@@ -11,6 +11,7 @@ from graphcl.functional.dycl import dycl, smooth_hierarchical_ap
 from graphcl.functional.reduction import Reduction, check_reduction
 from graphcl.kernels._arguments import MEMORY_BUDGET
 from graphcl.losses._base import LossOptions, checked
+from graphcl.losses.layout import Layout, Pairs
 
 __all__ = ["DyCL", "SmoothHierarchicalAP"]
 
@@ -86,6 +87,11 @@ class SmoothHierarchicalAP(nn.Module):
     >>> SmoothHierarchicalAP()(z, z, torch.tensor([[0, 1], [1, 0]]), torch.ones(2)).round(decimals=2)
     tensor(0.9900)
     """
+
+    argument_layout: ClassVar[Mapping[str, Layout]] = {
+        "positives": Pairs("queries", "candidates"),
+        "exclude": Pairs("queries", "candidates"),
+    }
 
     def __init__(
         self,

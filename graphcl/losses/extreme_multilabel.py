@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, Unpack
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor
 
 from graphcl.functional.extreme_multilabel import decoupled_softmax, multi_label_softmax, soft_top_k
 from graphcl.losses._base import LossOptions, TemperatureLoss, checked
+from graphcl.losses.layout import SHARED, Layout, Pairs
 from graphcl.losses.temperature import Temperature
 
 __all__ = ["DecoupledSoftmax", "MultiLabelSoftmax", "SoftTopK"]
@@ -29,6 +31,8 @@ class MultiLabelSoftmax(TemperatureLoss):
     >>> MultiLabelSoftmax()(torch.zeros(1, 2), torch.zeros(4, 2), torch.tensor([[0], [2]]))
     tensor(1.3863)
     """
+
+    argument_layout: ClassVar[Mapping[str, Layout]] = {"labels": SHARED, "positives": Pairs("queries", None)}
 
     def __init__(
         self,
@@ -78,6 +82,8 @@ class DecoupledSoftmax(TemperatureLoss):
     tensor(1.0986)
     """
 
+    argument_layout: ClassVar[Mapping[str, Layout]] = {"labels": SHARED, "positives": Pairs("queries", None)}
+
     def __init__(
         self,
         temperature: float | Temperature = 1.0,
@@ -116,6 +122,8 @@ class SoftTopK(TemperatureLoss):
     >>> SoftTopK(k=1)(torch.zeros(1, 2), torch.zeros(4, 2), torch.tensor([[0], [2]]))
     tensor(1.3863)
     """
+
+    argument_layout: ClassVar[Mapping[str, Layout]] = {"labels": SHARED, "positives": Pairs("queries", None)}
 
     def __init__(
         self,

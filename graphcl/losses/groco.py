@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Unpack
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Unpack
 
 from torch import Tensor, nn
 
 from graphcl.functional.groco import groco
 from graphcl.losses._base import LossOptions, checked
+from graphcl.losses.layout import VIEWS, Layout
 
 __all__ = ["GroCo"]
 
@@ -28,6 +29,8 @@ class GroCo(nn.Module):
     >>> GroCo(num_negatives=1)([torch.eye(3), torch.eye(3)]).round(decimals=4)
     tensor(0.2877)
     """
+
+    argument_layout: ClassVar[Mapping[str, Layout]] = {"views": VIEWS}
 
     def __init__(
         self,

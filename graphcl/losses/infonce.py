@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 from torch import Tensor
 
@@ -29,6 +29,9 @@ class InfoNCE(TemperatureLoss):
     >>> InfoNCE(temperature=1.0)(torch.eye(3), torch.eye(3))
     tensor(0.5514)
     """
+
+    #: What `Distributed` may gather as keys while the anchors stay where they are.
+    candidate_arguments: ClassVar[tuple[str, ...]] = ("positives",)
 
     def __init__(
         self,
@@ -82,6 +85,9 @@ class NTXent(TemperatureLoss):
     >>> NTXent(temperature=1.0)(torch.eye(3), torch.eye(3))
     tensor(0.9048)
     """
+
+    #: What `Distributed` may gather as keys while the anchors stay where they are.
+    candidate_arguments: ClassVar[tuple[str, ...]] = ("z1", "z2")
 
     def __init__(
         self,

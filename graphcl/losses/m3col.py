@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from collections.abc import Mapping
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
 from graphcl.functional.m3col import m3col_mix, soft_clip
 from graphcl.losses._base import LossOptions, TemperatureLoss, checked
+from graphcl.losses.layout import Layout, RowNumbers
 from graphcl.losses.temperature import Temperature, as_temperature
 
 __all__ = ["M3CoL"]
@@ -38,6 +40,8 @@ class M3CoL(TemperatureLoss):
     >>> loss.mixes, loss(torch.eye(2), torch.eye(2))
     (False, tensor(0.5822))
     """
+
+    argument_layout: ClassVar[Mapping[str, Layout]] = {"permutation": RowNumbers("first")}
 
     def __init__(
         self,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from collections.abc import Mapping
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from graphcl.functional.mlcd import mlcd, nearest_centers
 from graphcl.losses._base import LossOptions, checked
+from graphcl.losses.layout import Layout, Pairs
 from graphcl.losses.state import Prototypes
 
 __all__ = ["MLCD"]
@@ -36,6 +38,8 @@ class MLCD(nn.Module):
     >>> loss(torch.eye(3), loss.assign(torch.eye(3), 1))
     tensor(1.4119, grad_fn=<DivBackward0>)
     """
+
+    argument_layout: ClassVar[Mapping[str, Layout]] = {"positives": Pairs("embeddings", None)}
 
     def __init__(
         self,

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, Unpack
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, Unpack
 
 from torch import Tensor
 
 from graphcl.functional.multiview import mean_view_nt_xent, mv_dhel, mv_infonce, pairwise_nt_xent, poly_view
 from graphcl.losses._base import LossOptions, TemperatureLoss, checked
+from graphcl.losses.layout import VIEWS, Layout
 from graphcl.losses.temperature import Temperature
 
 __all__ = ["MVDHEL", "MVInfoNCE", "MeanViewNTXent", "PairwiseNTXent", "PolyView"]
 
 
 class _ManyViews(TemperatureLoss):
+    argument_layout: ClassVar[Mapping[str, Layout]] = {"views": VIEWS}
+
     def __init__(self, temperature: float | Temperature = 0.2, **options: Unpack[LossOptions]) -> None:
         super().__init__(temperature)
         self.options = checked(options)

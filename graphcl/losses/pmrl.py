@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Unpack
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Unpack
 
 from torch import Tensor
 
 from graphcl.functional.pmrl import pmrl
 from graphcl.losses._base import LossOptions, TemperatureLoss, checked
+from graphcl.losses.layout import VIEWS, Layout
 from graphcl.losses.temperature import Temperature, as_temperature
 
 __all__ = ["PMRL"]
@@ -30,6 +31,8 @@ class PMRL(TemperatureLoss):
     >>> sorted(parts)
     ['inter', 'intra']
     """
+
+    argument_layout: ClassVar[Mapping[str, Layout]] = {"views": VIEWS}
 
     def __init__(
         self,

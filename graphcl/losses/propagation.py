@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from collections.abc import Mapping
+from typing import ClassVar, Unpack
 
 from torch import Tensor, nn
 
 from graphcl.functional.propagation import propagation_consistency
 from graphcl.losses._base import LossOptions, checked
+from graphcl.losses.layout import Layout, Pairs
 
 __all__ = ["PropagationConsistency"]
 
@@ -32,6 +34,12 @@ class PropagationConsistency(nn.Module):
     >>> loss(x, x, x, x, torch.tensor([[0], [1]]), torch.tensor([[0], [1]]))
     tensor(-1.9675)
     """
+
+    argument_layout: ClassVar[Mapping[str, Layout]] = {
+        "edges1": Pairs("x1", "x1"),
+        "edges2": Pairs("x2", "x2"),
+        "pairs": Pairs("x1", "x2"),
+    }
 
     def __init__(self, dim: int, *, gamma: float = 2.0, transform: bool = True, **options: Unpack[LossOptions]) -> None:
         super().__init__()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from graphcl.functional.proto_triplet import proto_triplet
 from graphcl.functional.reduction import Reduction, check_reduction
 from graphcl.kernels._arguments import MEMORY_BUDGET
+from graphcl.losses.layout import SHARED, Layout
 
 __all__ = ["ProtoTriplet"]
 
@@ -25,6 +29,8 @@ class ProtoTriplet(nn.Module):
     >>> ProtoTriplet()(torch.tensor([[0.0], [3.0]]), torch.tensor([[0.0], [3.0]]), torch.tensor([0, 0]))
     tensor(1.7500)
     """
+
+    argument_layout: ClassVar[Mapping[str, Layout]] = {"prototypes": SHARED}
 
     def __init__(
         self, margin: float = 0.5, *, reduction: Reduction = "mean", memory_budget: int = MEMORY_BUDGET

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, Unpack
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Unpack
 
 from torch import Tensor
 
 from graphcl.functional.sparse_positives import multi_positive_info_nce
 from graphcl.kernels import Similarity
 from graphcl.losses._base import LossOptions, TemperatureLoss, checked
+from graphcl.losses.layout import Layout, Pairs
 from graphcl.losses.temperature import Temperature
 
 __all__ = ["MultiPositiveInfoNCE"]
@@ -31,6 +33,8 @@ class MultiPositiveInfoNCE(TemperatureLoss):
     >>> MultiPositiveInfoNCE(temperature=1.0)(torch.eye(3)[:2], torch.eye(3), pairs)
     tensor(1.3014)
     """
+
+    argument_layout: ClassVar[Mapping[str, Layout]] = {"positives": Pairs("anchors", "keys")}
 
     def __init__(
         self,

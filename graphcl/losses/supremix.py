@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Unpack
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
 from graphcl.functional.supremix import supremix
 from graphcl.losses._base import LossOptions, TemperatureLoss, checked
+from graphcl.losses.layout import VIEWS, Layout, ViewMajor
 from graphcl.losses.temperature import Temperature
 
 __all__ = ["SupReMix"]
@@ -32,6 +33,8 @@ class SupReMix(TemperatureLoss):
     >>> SupReMix(1.0)([z, z], torch.tensor([1.0, 2.0, 3.0]), anchor_share=0.2).round(decimals=4)
     tensor(2.4229)
     """
+
+    argument_layout: ClassVar[Mapping[str, Layout]] = {"views": VIEWS, "anchor_share": ViewMajor("views")}
 
     def __init__(
         self,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Unpack
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Unpack
 
 from torch import Tensor
 
 from graphcl.functional.uniclr import uniclr
 from graphcl.losses._base import LossOptions, TemperatureLoss, checked
+from graphcl.losses.layout import Layout, ViewMajor
 from graphcl.losses.temperature import Temperature
 
 __all__ = ["UniCLR"]
@@ -28,6 +29,8 @@ class UniCLR(TemperatureLoss):
     >>> UniCLR(temperature=1.0)([torch.eye(3), torch.eye(3)], [-torch.eye(3), -torch.eye(3)])
     tensor(1.8383)
     """
+
+    argument_layout: ClassVar[Mapping[str, Layout]] = {"weight": ViewMajor("inliers", "outliers")}
 
     def __init__(
         self,

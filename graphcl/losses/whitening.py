@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Unpack
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Unpack
 
 from torch import Tensor
 
@@ -11,6 +11,7 @@ from graphcl.functional._draws import draw_permutation
 from graphcl.functional.whitening import shuffled_group_whitening
 from graphcl.losses._base import LossOptions, TemperatureLoss, checked
 from graphcl.losses._queue import StepDraws
+from graphcl.losses.layout import SHARED, Layout
 from graphcl.losses.temperature import Temperature
 
 __all__ = ["ShuffledGroupWhitening"]
@@ -34,6 +35,8 @@ class ShuffledGroupWhitening(TemperatureLoss):
     >>> bool(ShuffledGroupWhitening(2)(x) > 0)
     True
     """
+
+    argument_layout: ClassVar[Mapping[str, Layout]] = {"permutations": SHARED}
 
     def __init__(
         self,

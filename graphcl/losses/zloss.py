@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from graphcl.functional.reduction import Reduction, check_reduction
 from graphcl.functional.zloss import z_loss
+from graphcl.losses.layout import SHARED, Layout
 
 __all__ = ["ZLoss"]
 
@@ -24,6 +28,8 @@ class ZLoss(nn.Module):
     >>> ZLoss(threshold=0.0)(torch.tensor([[1.0]]), torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([2]))
     tensor(0.2576)
     """
+
+    argument_layout: ClassVar[Mapping[str, Layout]] = {"weight": SHARED}
 
     def __init__(self, slope: float = 1.0, threshold: float = 10.0, *, reduction: Reduction = "mean") -> None:
         super().__init__()
