@@ -14,12 +14,13 @@ from graphcl.losses.cluster_restricted import ClusterRestrictedInfoNCE
 from graphcl.losses.cmim import CMIM
 from graphcl.losses.comet import COMET
 
-# State, composition, protocol
+# State, composition, protocol, several processes
 from graphcl.losses.composition import CosineSchedule, LinearSchedule, Schedule, Sum, Term
 from graphcl.losses.conr import ConR
 from graphcl.losses.cwcl import CWCL
 from graphcl.losses.dbpm import DBPM
 from graphcl.losses.decoupled import DCL, DCLW
+from graphcl.losses.distributed import Distributed, gather_rows
 from graphcl.losses.dycl import DyCL, SmoothHierarchicalAP
 from graphcl.losses.extreme_multilabel import DecoupledSoftmax, MultiLabelSoftmax, SoftTopK
 from graphcl.losses.feature_transform import FeatureTransform
@@ -92,6 +93,7 @@ __all__ = [
     "ConR",
     "CosineSchedule",
     "DecoupledSoftmax",
+    "Distributed",
     "DyCL",
     "EMAEncoder",
     "FeatureQueue",
@@ -149,4 +151,5 @@ __all__ = [
     "UniCLR",
     "ZLoss",
     "estimate_class_counts",
+    "gather_rows",
 ]

@@ -45,8 +45,9 @@ class Distributed(nn.Module):
             ``argument_layout``. What neither names is `ROWS`: a tensor has one row for every sample of this rank. A
             table or a queue that is the same on every rank must be named `SHARED`.
         split_anchors: every rank takes its own rows as anchors, against the candidates of all ranks: a
-            ``world_size``-th of the pairs. Only losses that are a plain mean over all anchors and name their
-            ``candidate_arguments`` have it (InfoNCE and NTXent), without ``keys`` and ``weight``.
+            ``world_size``-th of the pairs, the same value and the same averaged gradients. Only losses that are a plain
+            mean over all anchors and name their ``candidate_arguments`` have it (InfoNCE in one direction, NTXent),
+            without ``keys`` and ``weight``. Parameters inside the loss then must be averaged like those of the encoder.
         group: process group; all processes by default.
 
     Raises:
@@ -194,7 +195,7 @@ def _world_size(group: dist.ProcessGroup | None) -> int:
 
 def _check_splittable(loss: Loss) -> None:
     if not getattr(loss, "candidate_arguments", ()):
-        raise ValueError(f"{type(loss).__name__} cannot split its anchors; leave split_anchors out")
+        raise ValueError(f"{type(loss).__name__} cannot split its anchors as it is set up; leave split_anchors out")
     options = getattr(loss, "options", {})
     if options.get("reduction", "mean") != "mean":
         raise ValueError(f"split_anchors needs reduction 'mean', got {options['reduction']!r}")

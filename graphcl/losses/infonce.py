@@ -30,9 +30,6 @@ class InfoNCE(TemperatureLoss):
     tensor(0.5514)
     """
 
-    #: What `Distributed` may gather as keys while the anchors stay where they are.
-    candidate_arguments: ClassVar[tuple[str, ...]] = ("positives",)
-
     def __init__(
         self,
         temperature: float | Temperature = 0.1,
@@ -45,6 +42,11 @@ class InfoNCE(TemperatureLoss):
         self.similarity: Similarity = similarity
         self.symmetric = symmetric
         self.options = checked(options)
+
+    @property
+    def candidate_arguments(self) -> tuple[str, ...]:
+        """What `Distributed` may gather as keys while the anchors stay where they are."""
+        return () if self.symmetric else ("positives",)
 
     def forward(
         self,
