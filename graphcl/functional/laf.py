@@ -162,7 +162,8 @@ def laf_alignment(
 def _bounded_error(x: Tensor, reconstruction: Tensor) -> Tensor:
     wide = compute_dtype(x.dtype)
     error = ((reconstruction.to(wide) - x.to(wide)) ** 2).sum(dim=1)
-    return torch.exp(error / (error + 1.0))
+    # 1 - 1 / (m + 1) is m / (m + 1), also where m overflows.
+    return torch.exp(1.0 - 1.0 / (error + 1.0))
 
 
 def _cosine_distance(x: Tensor, y: Tensor) -> Tensor:
