@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,19 +53,11 @@ def print_metrics(title: str, metrics: Mapping[str, float]) -> None:
         print_table("", ["measure", "value"], plain)
 
 
-def write_by_rename(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then rename it, so that a half-written file never shows."""
+def write_output(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a temporary file that is then renamed to ``path``; folders above it are created."""
+    from graphcl.pipelines.runs import make_folder, write_by_rename
+
     if path.is_dir():
         raise InputError("is a folder, not a file", "name a file to write", path=path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot create the folder: {error.strerror}", "choose another --out", path=path) from error
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        write(partial)
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror}", "choose another --out", path=path) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    make_folder(path.parent)
+    write_by_rename(path, write)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from graphcl.cli.output import print_json, print_metrics, write_by_rename
+from graphcl.cli.output import print_json, print_metrics, write_output
 from graphcl.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ RunFolder = Annotated[Path, typer.Argument(help="Run folder that `graphcl train`
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
 
 _TABLE_SUFFIXES = (".parquet", ".csv", ".jsonl")
+_USER_TABLES = (".parquet", ".pq", ".csv", ".tsv", ".jsonl", ".ndjson", ".user", ".inter")
 
 
 def evaluate(
@@ -45,6 +46,9 @@ def recommend(
         typer.Option(help="'test' hides each user's test item, as evaluate does; 'all' serves with everything known."),
     ] = "test",
     exclude_seen: Annotated[bool, typer.Option(help="Leave out items that the user has in the history.")] = False,
+    on_unsupported: Annotated[
+        Literal["raise", "ignore"], typer.Option(help="What to do about users that are unknown or have no history.")
+    ] = "raise",
     as_json: Json = False,
 ) -> None:
     """Recommend items for users; external ids in and out."""
@@ -52,9 +56,13 @@ def recommend(
 
     _check_suffix(out, _TABLE_SUFFIXES)
     pipeline = load_pipeline(run)
+    if k > pipeline.num_items:
+        raise InputError(
+            f"-k {k} is above the {pipeline.num_items} items of the catalogue", "give a smaller -k", path=run
+        )
     wanted = None if users == "all" else read_user_ids(Path(users))
-    table = pipeline.recommend(wanted, k, exclude_seen=exclude_seen, history=history)
-    write_by_rename(out, lambda path: _write_table(table, path, out.suffix))
+    table = pipeline.recommend(wanted, k, exclude_seen=exclude_seen, history=history, on_unsupported=on_unsupported)
+    write_output(out, lambda path: _write_table(table, path, out.suffix))
     if as_json:
         print_json({"rows": table.height, "users": table["user"].n_unique(), "k": k, "out": str(out)})
         return
@@ -72,7 +80,7 @@ def embed(
 
     _check_suffix(out, (".parquet", ".npz"))
     embedding = load_pipeline(run).embed(what)
-    write_by_rename(out, lambda path: _write_embedding(embedding.ids, embedding.vectors, path, out.suffix))
+    write_output(out, lambda path: _write_embedding(embedding.ids, embedding.vectors, path, out.suffix))
     rows, width = embedding.vectors.shape
     if as_json:
         print_json({"rows": rows, "width": width, "what": what, "out": str(out)})
@@ -90,39 +98,30 @@ def report(
     typer.echo(f"report: {write_report(run, out)}")
 
 
-def read_user_ids(path: Path) -> list[str]:
-    """Read external user ids: a table with a user column, or plain text with one id a line."""
-    import polars
+def read_user_ids(path: Path) -> list[Any]:
+    """Read external user ids: any table with a user column that the readers know, or plain text with one id a line."""
+    from graphcl.data import read_features
+    from graphcl.data.readers import existing_file
+    from graphcl.data.text_table import check_utf8
 
-    if not path.is_file():
-        raise InputError("no such file of user ids", "give 'all' or a file with one user id a line", path=path)
-    if path.suffix in (".parquet", ".csv", ".jsonl"):
+    path = existing_file(path)
+    if path.suffix.lower() in _USER_TABLES:
         try:
-            table = _read_table(path)
-        except (polars.exceptions.PolarsError, OSError) as error:
-            raise InputError(f"cannot be read as {path.suffix[1:]}: {error}", "check the file", path=path) from error
-        column = next((name for name in ("user", "user_id", "uid") if name in table.columns), None)
-        if column is None:
-            found = ", ".join(table.columns)
-            raise InputError(f"no user column among {found}", "name the column 'user'", path=path)
-        ids = [str(value) for value in table[column].drop_nulls().to_list()]
-    else:
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise InputError(f"not UTF-8 at byte {error.start}", "save the file as UTF-8", path=path) from error
-        ids = [line.strip() for line in lines if line.strip()]
+            table = read_features(path, "user")
+        except InputError as error:
+            if error.column is None or error.row is not None:
+                raise
+            raise InputError(
+                "no user column was recognised", "name the column 'user', or write one id a line into a .txt file",
+                path=path,
+            ) from error  # fmt: skip
+        return table.to_series(0).unique(maintain_order=True).to_list()
+    check_utf8(path)
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    ids = [line.strip() for line in lines if line.strip()]
     if not ids:
         raise InputError("holds no user id", "write one user id a line", path=path)
     return list(dict.fromkeys(ids))
-
-
-def _read_table(path: Path) -> polars.DataFrame:
-    import polars
-
-    if path.suffix == ".parquet":
-        return polars.read_parquet(path)
-    return polars.read_csv(path) if path.suffix == ".csv" else polars.read_ndjson(path)
 
 
 def _check_suffix(out: Path, allowed: tuple[str, ...]) -> None:

@@ -32,6 +32,14 @@ def train(
     user_column: Annotated[str | None, typer.Option(help="Column of the user id; detected if not given.")] = None,
     item_column: Annotated[str | None, typer.Option(help="Column of the item id; detected if not given.")] = None,
     time_column: Annotated[str | None, typer.Option(help="Column of the time; detected if not given.")] = None,
+    on_bad_rows: Annotated[
+        Literal["raise", "drop"] | None,
+        typer.Option(help="Stop at the first row that cannot be used (as by default), or drop such rows."),
+    ] = None,
+    duplicates: Annotated[
+        Literal["keep", "first", "last"] | None,
+        typer.Option(help="Which rows to keep of those equal in user, item, time and value; all of them by default."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was interrupted.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run folder that exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
@@ -44,8 +52,14 @@ def train(
     from graphcl.pipelines import create_pipeline
 
     pipeline = create_pipeline(model, settings)
-    columns = {"user": user_column, "item": item_column, "time": time_column}
-    parts = load_split(data, {name: column for name, column in columns.items() if column is not None}, split, k_core)
+    reading = {
+        "user": user_column,
+        "item": item_column,
+        "time": time_column,
+        "on_bad_rows": on_bad_rows,
+        "duplicates": duplicates,
+    }
+    parts = load_split(data, {name: choice for name, choice in reading.items() if choice is not None}, split, k_core)
     pipeline.fit(parts, out=out, resume=resume, overwrite=overwrite)
 
     from graphcl.report import write_report
@@ -60,11 +74,11 @@ def train(
     typer.echo(f"run: {out}\nreport: {report}")
 
 
-def load_split(data: str, columns: dict[str, Any], method: str | None, minimum: int | None) -> Split:
+def load_split(data: str, reading: dict[str, Any], method: str | None, minimum: int | None) -> Split:
     """Load a data set by name or path, drop rare users and items if asked to, and split it."""
     from graphcl.data import k_core, leave_one_out, load_dataset, split_by_ratio, split_by_time
 
-    dataset = load_dataset(data, **columns)
+    dataset = load_dataset(data, **reading)
     if minimum is not None:
         dataset = replace(dataset, interactions=k_core(dataset.interactions, minimum, minimum))
     if method is None:

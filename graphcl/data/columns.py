@@ -142,10 +142,11 @@ def column_of_role(found: Sequence[str], role: str, given: str | None, *, source
     if name is not None and name in found:
         return name
     listed = ", ".join(repr(column) for column in found) or "none"
+    flag = "" if role == "value" else f" (--{role}-column)"
     problem = f"no {role} column was recognised" if given is None else "there is no such column"
     raise InputError(
         f"{problem}; the columns are {listed}",
-        f"{nearest(given or role, found)}name the {role} column with {role}=...",
+        f"{nearest(given or role, found)}name the {role} column with {role}=...{flag}",
         path=source,
         column=given or role,
     )

@@ -199,12 +199,12 @@ def _warnings(
     warn(
         report.rows_dropped > 0,
         f"{report.rows_dropped} of {report.rows_read} rows were dropped",
-        "mend the rows named above, or train with them dropped",
+        "mend the rows named above, or train with on_bad_rows=drop (--on-bad-rows)",
     )
     warn(
         report.identical_rows > 0,
         f"{report.identical_rows} rows repeat another one in all columns",
-        "keep one of each with duplicates=first, unless repeats mean something",
+        "keep one of each with duplicates=first (--duplicates), unless repeats mean something",
     )
     warn(
         user_count.size > 1 and not_evaluable == user_count.size,

@@ -372,7 +372,7 @@ def k_core(interactions: Interactions, k_user: int = 5, k_item: int = 5) -> Inte
     if not rows.size:
         raise InputError(
             f"no interaction is left in the {k_user}-{k_item}-core",
-            "lower k_user and k_item",
+            "lower k_user and k_item (--k-core)",
             path=interactions.report.source,
         )
     dropped = interactions.num_interactions - rows.size

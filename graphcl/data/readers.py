@@ -190,8 +190,11 @@ def read_features(source: Any, role: Literal["user", "item"], *, key: str | None
                 frame = _atomic_frame(path)
             elif kind == "csv":
                 check_utf8(path)
-                line = first_line(path)[1]
-                frame = pl.read_csv(path, separator=find_delimiter(line) or ",", infer_schema_length=None)
+                mark = find_delimiter(first_line(path)[1]) or ","
+                key = column_of_role(pl.read_csv(path, separator=mark, n_rows=0).columns, role, key, source=name)
+                # Ids are read as text, so that 007 does not become 7 here and stay 007 in the log.
+                as_text = {key: pl.String}
+                frame = pl.read_csv(path, separator=mark, infer_schema_length=None, schema_overrides=as_text)
             elif kind == "jsonl":
                 frame = pl.read_ndjson(path, infer_schema_length=None)
             elif kind == "parquet":
@@ -277,6 +280,10 @@ def detect_format(path: Path, *, named: bool = False) -> Format:
     line = first_line(path)[1]
     if line.lstrip().startswith("{"):
         return "jsonl"
+    if suffix == ".json":
+        raise InputError(
+            "this is JSON, but not one object a line", "write one object a line (jq -c '.[]' does)", path=path
+        )
     delimiter = find_delimiter(line)
     fields = split_header(line, delimiter, quoted=False) if delimiter else line.split()
     if all(":" in field for field in fields):

@@ -271,7 +271,14 @@ def _is_path(name_or_path: str | Path) -> bool:
     if isinstance(name_or_path, Path):
         return True
     looks_like_one = os.sep in name_or_path or "/" in name_or_path or "." in name_or_path
-    return looks_like_one or Path(name_or_path).is_file()
+    # A folder that happens to bear the name of a data set does not hide it.
+    return (
+        looks_like_one or Path(name_or_path).is_file() or (Path(name_or_path).is_dir() and not _is_known(name_or_path))
+    )
+
+
+def _is_known(name: str) -> bool:
+    return any(path.stem == name for path in _recipe_paths())
 
 
 def _recipe_paths() -> Iterator[Path]:

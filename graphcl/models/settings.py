@@ -62,7 +62,9 @@ def build_config(kind: type[Config], values: Mapping[str, Any], *, path: str | P
         return kind.model_validate(dict(values))
     except ValidationError as error:
         fault = error.errors()[0]
-        name = ".".join(str(part) for part in fault["loc"]) or kind.__name__
-        raise InputError(
-            f"setting {name!r} does not accept {fault['input']!r}", f"{fault['msg']}", path=path
-        ) from error
+        if not fault["loc"]:
+            # The settings fit one by one but not together; the class says why.
+            reason = str(fault["msg"]).removeprefix("Value error, ")
+            raise InputError(f"settings do not fit together: {reason}", "change one of them", path=path) from error
+        name = ".".join(str(part) for part in fault["loc"])
+        raise InputError(f"setting {name!r} does not accept {fault['input']!r}", fault["msg"], path=path) from error

@@ -48,24 +48,51 @@ def write_by_rename(path: Path, write: Callable[[Path], object]) -> None:
         path: final name; an existing file is replaced in one step.
         write: called with the temporary path.
 
+    Raises:
+        InputError: when the place cannot be written.
+
     Example:
         >>> folder = Path(tempfile.mkdtemp())
         >>> write_by_rename(folder / "a.txt", lambda path: path.write_text("done"))
         >>> [file.name for file in folder.iterdir()]
         ['a.txt']
     """
-    handle, name = tempfile.mkstemp(prefix=_TEMPORARY, suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
     try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        handle, name = tempfile.mkstemp(prefix=_TEMPORARY, suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            write(temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and those above it.
+
+    Raises:
+        InputError: when the place cannot be written.
+
+    Example:
+        >>> make_folder(Path(tempfile.mkdtemp()) / "a" / "b")
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"cannot be written: {error.strerror or error}", "choose a place that is writable and has room", path=path
+    )
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -124,7 +151,8 @@ class RunFolder:
             overwrite: an earlier run in the folder is to be deleted.
 
         Raises:
-            InputError: when the folder holds a run and neither is given, holds something that is no run, or is a file.
+            InputError: when the folder holds a run and neither is given, holds something that is no run, is a file, or
+                cannot be written.
         """
         if resume and overwrite:
             raise InputError("resume and overwrite exclude each other", "give one of them", path=self.path)
@@ -143,16 +171,25 @@ class RunFolder:
                 f"holds {state}", "give another folder, --resume to continue it or --overwrite to replace it",
                 path=self.path,
             )  # fmt: skip
+        make_folder(self.checkpoints)
         if overwrite:
             # The manifest goes first: from then on nobody takes the folder for a complete run.
             for name in (MANIFEST, *ARTEFACTS, *_OPTIONAL):
                 (self.path / name).unlink(missing_ok=True)
             for file in self.checkpoints.glob("*.safetensors"):
                 file.unlink()
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
         for folder in (self.path, self.checkpoints):
             for leftover in folder.glob(f"{_TEMPORARY}*"):
                 leftover.unlink()
+
+    def withdraw(self) -> None:
+        """Take away what :meth:`prepare` and the start of training left, unless an epoch was finished."""
+        if any(self.checkpoints.glob("*.safetensors")):
+            return
+        (self.path / CONFIG).unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that holds something else stays
+            self.checkpoints.rmdir()
+            self.path.rmdir()
 
     def require_complete(self) -> None:
         """Refuse a folder that lacks an artefact.
@@ -237,6 +274,7 @@ class RunFolder:
 
         ids = _read_parquet(self.path / "ids.parquet", ("role", "id", "kind"))
         table = _read_parquet(self.path / "interactions.parquet", ("user", "item", "part"))
+        protocol = self.read_json(MANIFEST).get("data", {}).get("split", "")
         optional = {name: table[name].to_numpy() for name in ("time", "value") if name in table.columns}
         try:
             interactions = Interactions(
@@ -246,9 +284,8 @@ class RunFolder:
                 item_ids=_id_map(ids, "item"),
                 **optional,
             )
-            protocol = str(self.read_json(MANIFEST)["data"]["split"])
-            return Split(interactions, table["part"].to_numpy().astype(np.uint8), protocol)
-        except (ValueError, IndexError, KeyError) as error:
+            return Split(interactions, table["part"].to_numpy().astype(np.uint8), str(protocol))
+        except (ValueError, IndexError) as error:
             raise InputError(
                 f"the saved interactions do not fit the saved ids ({error})", "train again", path=self.path
             ) from error

@@ -79,9 +79,9 @@ class SequentialSettings(ModelConfig):
         progress: show progress while training.
     """
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     epochs: Annotated[int, Field(ge=1)] = 200
-    batch_size: Annotated[int, Field(ge=1)] = 1024
+    batch_size: Annotated[int, Field(ge=1, lt=2**63)] = 1024
     learning_rate: Annotated[float, Field(gt=0.0)] = 2e-3
     weight_average: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
     patience: Annotated[int, Field(ge=1)] = 10
@@ -178,6 +178,15 @@ class SequentialRecommender:
         """Epoch whose weights were kept, from 1; 0 before :meth:`fit`."""
         return self._state.best_epoch
 
+    @property
+    def num_items(self) -> int:
+        """Items of the catalogue.
+
+        Raises:
+            InputError: when not fitted.
+        """
+        return self._fitted()[1].interactions.num_items
+
     # Training
 
     def fit(
@@ -200,8 +209,9 @@ class SequentialRecommender:
             This recommender, with the weights of the best epoch.
 
         Raises:
-            InputError: when ``out`` already holds a run, when a run to resume was made with other settings or data, or
-                when nothing can be trained or validated.
+            InputError: when ``out`` already holds a run or cannot be written, when a run to resume was made with other
+                settings or data, when there are not so many devices, when nothing can be trained or validated, or when
+                training diverges.
         """
         split = _as_split(data)
         if out is None:
@@ -212,7 +222,7 @@ class SequentialRecommender:
     def _fit(
         self, split: Split, folder: RunFolder, *, resume: bool, overwrite: bool, keep: bool
     ) -> SequentialRecommender:
-        from graphcl.pipelines.training import TrainingPlan, train
+        from graphcl.pipelines.training import TrainingPlan, require_devices, train
 
         sequences = split.train_sequences()
         windows = training_windows(
@@ -226,11 +236,12 @@ class SequentialRecommender:
             raise InputError("no user has two items in the training part", "give longer histories or another split")
         validate = _Validation.of(split, self)
         settings = self.settings
+        require_devices(settings.devices, settings.accelerator)
+        model = self._new_model(split.interactions.num_items)
         identity = {"settings": self._identity(), "data": split_hash(split)}
         folder.prepare(resume=resume, overwrite=overwrite)
         _require_same_run(folder, identity)
         folder.write_config(self._run_config())
-        model = self._new_model(split.interactions.num_items)
         started = time.perf_counter()
         before = (load_state(folder.checkpoints) or TrainingState()).seconds
         plan = TrainingPlan(
@@ -245,7 +256,11 @@ class SequentialRecommender:
             accelerator=settings.accelerator,
             progress=settings.progress,
         )
-        self._state = train(model, windows, validate, plan, folder.checkpoints, identity)
+        try:
+            self._state = train(model, windows, validate, plan, folder.checkpoints, identity)
+        except InputError:
+            folder.withdraw()
+            raise
         self._seconds = before + time.perf_counter() - started
         self._model, self._split = model.to("cpu").eval(), split
         if keep:
@@ -719,7 +734,7 @@ def _require_positive(k: int) -> None:
 def _report_unsupported(problem: str, count: int, policy: OnUnsupported) -> None:
     more = f" ({count} such)" if count > 1 else ""
     if policy == "raise":
-        raise InputError(problem + more, "leave it out, or pass on_unsupported='warn' or 'ignore'")
+        raise InputError(problem + more, "leave it out, or pass on_unsupported='warn' or 'ignore' (--on-unsupported)")
     if policy == "warn":
         warnings.warn(f"{problem}{more}; left out", stacklevel=3)
     elif policy != "ignore":

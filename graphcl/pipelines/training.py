@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from graphcl.errors import InputError
 from graphcl.models.base import SequenceBatch
 from graphcl.pipelines.batches import TrainingWindows, epoch_order, make_batch
 from graphcl.pipelines.checkpoints import (
@@ -87,6 +89,9 @@ def train(
     Returns:
         The final state with the history.
 
+    Raises:
+        InputError: when training diverges.
+
     Complexity: memory of the weights, Adam's two moments and one batch.
     """
     state = load_state(folder) or TrainingState(identity=identity)
@@ -146,7 +151,8 @@ class _TrainedModule(pl.LightningModule):
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> dict[str, Any]:
         objective: Any = self.model.objective
-        loss, parts = objective(batch)
+        with _divergence_explained():
+            loss, parts = objective(batch)
         return {"loss": loss, "parts": parts}
 
     def transfer_batch_to_device(
@@ -209,7 +215,7 @@ class _EpochKeeper(pl.Callback):
         seconds = time.perf_counter() - self.started
         model = _model_of(pl_module)
         self.average.eval()
-        with torch.no_grad():
+        with torch.no_grad(), _divergence_explained():
             metrics = self.validate(self.average)
         model.train()
         state = self.state
@@ -270,6 +276,41 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
         kept.lerp_(new, 1.0 - decay)
     for state, newest in zip(average.buffers(), model.buffers(), strict=True):
         state.copy_(newest)
+
+
+def require_devices(devices: int, accelerator: str) -> None:
+    """Refuse more processes than this machine has processors, or GPUs that it does not have.
+
+    Args:
+        devices: processes that share each step.
+        accelerator: ``cpu``, ``gpu`` or ``auto``.
+
+    Raises:
+        InputError: with the number that there is.
+
+    Example:
+        >>> require_devices(1, "cpu")
+    """
+    gpus = torch.cuda.device_count()
+    if accelerator == "gpu" or (accelerator == "auto" and gpus):
+        if devices > gpus:
+            remedy = "use the setting accelerator=cpu, or fewer devices"
+            raise InputError(f"{devices} GPUs were asked for and this machine has {gpus}", remedy)
+    elif devices > (processors := os.cpu_count() or 1):
+        raise InputError(
+            f"{devices} processes were asked for and this machine has {processors} processors", "use fewer devices"
+        )
+
+
+@contextmanager
+def _divergence_explained() -> Iterator[None]:
+    """Name the cause when a kernel or a metric refuses numbers that are not finite; ids and shapes are ours."""
+    try:
+        yield
+    except ValueError as error:
+        if "NaN" not in str(error) and "not finite" not in str(error):
+            raise
+        raise InputError(f"training has diverged ({error})", "lower learning_rate or init_std") from error
 
 
 def _model_of(module: pl.LightningModule) -> nn.Module:

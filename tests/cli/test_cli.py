@@ -215,6 +215,111 @@ def test_bad_outputs_and_users(trained: Path, tmp_path: Path, capsys: pytest.Cap
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".csv"] == []
 
 
+@pytest.mark.parametrize(
+    ("setting", "word"),
+    [
+        ("accelerator=gpu", "accelerator=cpu"),
+        ("devices=4096", "processors"),
+        ("hidden=7", "multiple of heads"),
+        ("learning_rate=1e30", "lower learning_rate"),
+        ("learning_rate=.inf", "lower learning_rate"),
+        ("batch_size=99999999999999999999", "batch_size"),
+        ("seed=99999999999999999999", "seed"),
+    ],
+)
+def test_settings_that_cannot_work_leave_nothing(
+    setting: str,
+    word: str,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    data = str(trained.parent / "log.csv")
+    command = ["train", "sasrec", "--data", data, "--out", str(tmp_path / "run"), *COLUMNS, *SMALL]
+    line = error_of([*command, "--set", "progress=false", "--set", "heads=2", "--set", setting], capsys)
+    assert word in line, line
+    assert not (tmp_path / "run").exists()
+
+
+def test_places_that_cannot_be_written(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("here")
+    data = str(trained.parent / "log.csv")
+    for command in (
+        ["train", "sasrec", "--data", data, *COLUMNS, *SMALL, "--out", str(tmp_path / "file" / "run")],
+        ["recommend", str(trained), "--users", "all", "--out", str(tmp_path / "file" / "recs.parquet")],
+        ["embed", str(trained), "--out", str(tmp_path / "file" / "items.npz")],
+        ["report", str(trained), "--out", str(tmp_path / "file" / "page.html")],
+    ):
+        line = error_of(command, capsys)
+        assert str(tmp_path / "file") in line
+        assert "written" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_data_that_is_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    train = ["train", "sasrec", "--out", str(tmp_path / "run"), "--data"]
+    assert "folder" in error_of([*train, str(folder)], capsys)
+    array = tmp_path / "log.json"
+    array.write_text('[{"user": 1, "item": 2}]')
+    assert "one object a line" in error_of([*train, str(array)], capsys)
+    (tmp_path / "log.csv").write_text("user,item,time\n1,2,3\n1,2,soon\n1,3,4\n1,4,5\n2,2,6\n2,3,7\n")
+    bad = str(tmp_path / "log.csv")
+    assert "row 3" in error_of([*train, bad], capsys)
+    assert run([*train, bad, "--on-bad-rows", "drop", *SMALL]) == 0
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["data"]["interactions"] == 5
+
+
+def test_damaged_artefacts_are_named_once(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("config.yaml", "manifest.json", "ids.parquet", "interactions.parquet", "model.safetensors"):
+        copy = tmp_path / name
+        shutil.copytree(trained, copy)
+        content = (copy / name).read_bytes()
+        (copy / name).write_bytes(content[: len(content) // 2] + b"[{")
+        line = error_of(["evaluate", str(copy)], capsys)
+        assert f"{name}/{name}:" in line
+        assert line.count(";") == 1
+
+
+def test_more_items_than_the_catalogue_holds(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "recs.csv"
+    assert "25 items" in error_of(["recommend", str(trained), "--users", "all", "-k", "26", "--out", str(out)], capsys)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".csv", ".tsv", ".jsonl", ".parquet", ".user"])
+def test_users_come_from_any_table(suffix: str, trained: Path, tmp_path: Path) -> None:
+    wanted = ["c-007", "c-003"]
+    users = tmp_path / f"users{suffix}"
+    table = pl.DataFrame({"userId": wanted, "age": [1, 2]})
+    if suffix == ".txt":
+        users.write_text("\n".join(wanted), encoding="utf-8-sig")
+    elif suffix == ".csv":
+        users.write_text("userId;age\r\nc-007;1\r\nc-003;2\r\n", encoding="utf-8-sig")
+    elif suffix == ".tsv":
+        table.write_csv(users, separator="\t")
+    elif suffix == ".jsonl":
+        table.write_ndjson(users)
+    elif suffix == ".parquet":
+        table.write_parquet(users)
+    else:
+        users.write_text("user_id:token\tage:float\nc-007\t1\nc-003\t2\n")
+    out = tmp_path / "recs.csv"
+    assert run(["recommend", str(trained), "--users", str(users), "-k", "2", "--out", str(out)]) == 0
+    assert pl.read_csv(out)["user"].to_list() == ["c-007"] * 2 + ["c-003"] * 2
+
+
+def test_unknown_users_are_left_out_on_request(trained: Path, tmp_path: Path) -> None:
+    users, out = tmp_path / "users.txt", tmp_path / "recs.csv"
+    users.write_text("martian\nc-003\n")
+    command = ["recommend", str(trained), "--users", str(users), "-k", "1", "--out", str(out)]
+    assert run([*command, "--on-unsupported", "ignore"]) == 0
+    assert pl.read_csv(out)["user"].to_list() == ["c-003"]
+
+
 def tmp_path_with_suffix(folder: Path) -> Path:
     taken = folder / "taken.csv"
     taken.mkdir()

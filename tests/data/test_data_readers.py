@@ -352,3 +352,12 @@ def test_chunks_of_the_byte_scan_do_not_matter(tmp_path: Path, chunk: int, monke
     assert external(log) == [("a", "é,\n1"), ("b", 'say "hi"'), ("c", "d")]
     with pytest.raises(InputError, match=r"row 2: byte 8 \(0xc3\)"):
         read_interactions(write(tmp_path, "bad.csv", b"sr,item\n\xc3,1\n"))
+
+
+def test_ids_of_a_feature_table_keep_their_zeros(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user,item\n007,a\n008,b\n007,b\n")
+    (tmp_path / "ages.csv").write_text("user,age\n007,40\n008,50\n")
+    log = read_interactions(tmp_path / "log.csv", user_features=tmp_path / "ages.csv")
+    assert log.user_features is not None
+    assert log.user_features.rows() == [("007", 40), ("008", 50)]
+    assert read_features(tmp_path / "ages.csv", "user")["age"].to_list() == [40, 50]
