@@ -149,6 +149,36 @@ def test_a_wider_and_shallower_encoder_is_built_from_the_file() -> None:
     assert len(computed["scores_row0_ids_1_to_n_minus_1"]) == 11
 
 
+def test_users_in_any_order_keep_it() -> None:
+    sequences = {"9": [4, 1, 2, 7], "10": [2, 3, 1], "3": [1, 4, 2, 3]}
+    expected = {
+        "train_rows": [[9, [4], 1], [3, [1], 4]],
+        "valid": [[9, [1], 2], [10, [2], 3], [3, [4], 2]],
+        "test": [[9, [2], 7], [10, [3], 1], [3, [2], 3]],
+        "same_target": [[], []],
+    }
+    one = Case("split_and_prefix_rows", {"sequences": sequences, "max_len": 1}, expected)
+    assert str(replay_case(one)) == "PASS split_and_prefix_rows"
+
+
+def test_ranks_alone_are_a_case() -> None:
+    inputs = {"scores": {"shape": [2, 3], "step": 1.0}, "target_columns": [2, 0]}
+    assert replay_case(Case("ranking_metrics", inputs, {"ranks": [1, 1]})).outcome == "PASS"
+    assert replay_case(Case("ranking_metrics", inputs, {"ranks": [1, 3]})).outcome == "FAIL"
+
+
+def test_cases_that_share_an_id_are_all_replayed(tmp_path: Path) -> None:
+    raw = json.loads((HERE / "sequential-recommendation.json").read_text())
+    one = next(entry for entry in raw["cases"] if entry["id"] == "ranking_metrics")
+    wrong = {**one, "expected": {"ranks": [9]}}
+    path = tmp_path / "oracle.json"
+    path.write_text(json.dumps({**raw, "cases": [wrong, one, one]}))
+    results = list(replay_file(path))
+    assert [str(result).split(":")[0] for result in results] == [
+        "FAIL ranking_metrics", "PASS ranking_metrics#2", "PASS ranking_metrics#3",
+    ]  # fmt: skip
+
+
 def test_cases_that_need_data_say_so() -> None:
     results = {result.id: result for result in replay_file(HERE / "sequential-recommendation.json")}
     for identity in ("published_checkpoint_beauty", "dataset_statistics"):

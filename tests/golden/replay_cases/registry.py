@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -113,11 +114,13 @@ def read_document(path: Path) -> Document:
     relative, absolute = _stated_tolerance(raw)
     document = Document(path, {}, relative, absolute)
     for name, entry in named:
-        identity = str(name or entry.get("id") or entry.get("name"))
+        if not isinstance(entry, dict):
+            raise ValueError(f"a case is no table of its parts: {str(entry)[:40]!r}")
+        identity = _unused(str(name or entry.get("id") or entry.get("name")), document.cases)
         document.cases[identity] = Case(
             id=identity,
             inputs=entry.get("inputs", {}),
-            expected=entry.get("expected", entry.get("outputs", {})),
+            expected=entry["expected"] if "expected" in entry else entry.get("outputs", {}),
             computes=entry.get("computes", ""),
             objective=entry.get("objective", ""),
             params=entry.get("params", {}),
@@ -128,6 +131,12 @@ def read_document(path: Path) -> Document:
         identity = f"real_data.{name}"
         document.cases[identity] = Case(identity, real_data.get("files", {}).get(name, {}), values, document=document)
     return document
+
+
+def _unused(identity: str, taken: Mapping[str, Any]) -> str:
+    """The id itself, or ``id#2`` and so on where a file gives several cases one id, so that none is lost."""
+    repeats = (f"{identity}#{number}" for number in count(2))
+    return identity if identity not in taken else next(name for name in repeats if name not in taken)
 
 
 def _stated_tolerance(raw: Mapping[str, Any]) -> tuple[float, float]:

@@ -107,29 +107,31 @@ def ranking_metrics_case(one: Case) -> Mapping[str, Any]:
     targets = torch.tensor(one.inputs["target_columns"])
     shape = scores.shape[0], scores.shape[1]
     ranks = rank_of_targets_by_score(lambda rows, columns: scores[rows, columns], shape, targets)
-    return {"ranks": ranks, **ranking_metrics(ranks, ks=cutoffs_of(one.expected)).to_dict()}
+    cutoffs = cutoffs_of(one.expected)
+    return {"ranks": ranks, **(ranking_metrics(ranks, ks=cutoffs).to_dict() if cutoffs else {})}
 
 
 @case("split_and_prefix_rows")
 def split_and_prefix_rows(one: Case) -> Mapping[str, Any]:
-    sequences = {int(user): items for user, items in one.inputs["sequences"].items()}
     max_length = one.inputs["max_len"]
-    users = [user for user, items in sequences.items() for _ in items]
-    log = Interactions.from_arrays(users, [item for items in sequences.values() for item in items])
+    name = [int(user) for user in one.inputs["sequences"]]
+    sequences = list(one.inputs["sequences"].values())
+    # Numbered in the order of the file, which need not be that of the ids, so that rows come out in its order.
+    users = [number for number, items in enumerate(sequences) for _ in items]
+    log = Interactions.from_arrays(users, [item for items in sequences for item in items])
     split = leave_one_out(log)
     rows = prefix_rows(split, max_length)
-    user, item = log.user_ids.external, log.item_ids.external
+    item = log.item_ids.external
     groups = same_target_rows(rows.targets, log.num_items)
 
     def evaluation_rows(part: EvaluationSet) -> list[list[Any]]:
         windows = [part.history[row][-max_length:] for row in range(len(part))]
         columns = zip(part.users, windows, part.target_items, strict=True)
-        return [[user[u].item(), item[window].tolist(), item[target].item()] for u, window, target in columns]
+        return [[name[u], item[window].tolist(), item[target].item()] for u, window, target in columns]
 
     return {
         "train_rows": [
-            [user[rows.users[r]].item(), item[rows.window(r)].tolist(), item[rows.targets[r]].item()]
-            for r in range(len(rows))
+            [name[rows.users[r]], item[rows.window(r)].tolist(), item[rows.targets[r]].item()] for r in range(len(rows))
         ],
         "valid": evaluation_rows(split.evaluation("valid")),
         "test": evaluation_rows(split.evaluation("test")),
