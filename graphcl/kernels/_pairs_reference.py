@@ -51,9 +51,11 @@ def logsumexp(product: ScaledProduct, moments: int) -> tuple[Tensor, Tensor | No
     total = row_logsumexp(logits)
     if moments == 0:
         return total, None, None
-    dead = total == -torch.inf
-    share = torch.exp(logits - total.masked_fill(dead, 0.0)[:, None])
-    mean = (share * similarity).sum(dim=1)
+    dead = (total == -torch.inf)[:, None]
+    share = torch.softmax(logits.masked_fill(dead, 0.0), dim=1).masked_fill(dead, 0.0)
+    # The shares sum to 1, so the centre drops out; without it large similarities cancel in the gradient.
+    centre = (share * similarity).sum(dim=1, keepdim=True).detach()
+    mean = (share * (similarity - centre)).sum(dim=1) + centre[:, 0]
     variance = (share * (similarity - mean[:, None]) ** 2).sum(dim=1) if moments == 2 else None
     return total, mean, variance
 

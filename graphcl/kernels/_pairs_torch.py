@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from graphcl.kernels._matmul import matmul_nt
 from graphcl.kernels._moments_torch import row_moments
-from graphcl.kernels._product import ScaledProduct
+from graphcl.kernels._product import ScaledProduct, with_row_bias
 from graphcl.kernels._tiles import LN2, LOG2E, Blocks, TileSource, scaled_operands, split
 
 
@@ -199,4 +199,4 @@ def logsumexp(product: ScaledProduct, moments: int, blocks: Blocks) -> tuple[Ten
         total = weighted_row_logsumexp(product, blocks, None)[0]
     else:
         total, mean, variance = row_moments(product, blocks, moments)
-    return (total if product.row_bias is None else total + product.row_bias), mean, variance
+    return with_row_bias(total, mean, variance, product.row_bias)

@@ -83,3 +83,18 @@ def distance_product(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     x_norm, y_norm = (x * x).sum(dim=1, keepdim=True), (y * y).sum(dim=1, keepdim=True)
     left = torch.cat([2.0 * x, -x_norm, torch.full_like(x_norm, -1.0)], dim=1)
     return left, torch.cat([y, torch.ones_like(y_norm), y_norm], dim=1)
+
+
+def with_row_bias(
+    total: Tensor, mean: Tensor | None, variance: Tensor | None, bias: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """A bias of the softmax side shifts its sum and leaves the shares alone, unless it is -inf and empties the row.
+
+    An empty row has D = -inf and moments 0, and passes no gradient on, not even to its bias.
+    """
+    if bias is None:
+        return total, mean, variance
+    dead = (total.detach() == -torch.inf) | (bias.detach() == -torch.inf)
+    total = (total.masked_fill(dead, 0.0) + bias.masked_fill(dead, 0.0)).masked_fill(dead, -torch.inf)
+    mean, variance = (None if value is None else value.masked_fill(dead, 0.0) for value in (mean, variance))
+    return total, mean, variance

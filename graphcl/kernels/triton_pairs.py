@@ -27,7 +27,7 @@ from torch.autograd.function import once_differentiable
 
 from graphcl.kernels import _triton_launch as launch
 from graphcl.kernels._arguments import compute_dtype
-from graphcl.kernels._product import ScaledProduct
+from graphcl.kernels._product import ScaledProduct, with_row_bias
 from graphcl.kernels._triton_launch import tile_product
 from graphcl.kernels.rules import (
     AllOf,
@@ -765,18 +765,8 @@ def logsumexp(
     total, mean, variance, _ = Statistics.apply(  # type: ignore[no-untyped-call]
         product.x, product.y, scale, product.column_scale, product.column_bias, None, rules, moments, blocks
     )
-    return _with_own_bias(total, mean, variance, product.row_bias, moments)
-
-
-def _with_own_bias(
-    total: Tensor, mean: Tensor, variance: Tensor, bias: Tensor | None, moments: int
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """A bias of the softmax side shifts its sum and leaves the shares alone, unless it is -inf and empties the row."""
-    if bias is not None:
-        dead = (total == -torch.inf) | (bias == -torch.inf)
-        total = (total.masked_fill(dead, 0.0) + bias.masked_fill(dead, 0.0)).masked_fill(dead, -torch.inf)
-        mean, variance = (value.masked_fill(dead, 0.0) if value.numel() > 0 else value for value in (mean, variance))
-    return total, mean if moments > 0 else None, variance if moments > 1 else None
+    mean, variance = (mean if moments > 0 else None), (variance if moments > 1 else None)
+    return with_row_bias(total, mean, variance, product.row_bias)
 
 
 def logsumexp_both(product: ScaledProduct, blocks: Blocks = None) -> tuple[Tensor, Tensor]:
@@ -792,6 +782,6 @@ def logsumexp_both(product: ScaledProduct, blocks: Blocks = None) -> tuple[Tenso
         product.y, product.x, column_scale, row_scale, product.row_bias, None, rules.swapped(), 0, _turned(blocks)
     )[0]
     return (
-        _with_own_bias(rows, rows[:0], rows[:0], product.row_bias, 0)[0],
-        _with_own_bias(columns, columns[:0], columns[:0], product.column_bias, 0)[0],
+        with_row_bias(rows, None, None, product.row_bias)[0],
+        with_row_bias(columns, None, None, product.column_bias)[0],
     )

@@ -481,6 +481,74 @@ def test_minus_infinite_bias_leaves_a_candidate_out(backend: Backend) -> None:
         assert bool((grad[1] == 0).all() & torch.isfinite(grad).all())
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("moments", [0, 1, 2])
+@pytest.mark.parametrize("side", ["anchor_bias", "candidate_bias"])
+def test_row_emptied_by_a_bias(backend: Backend, moments: Literal[0, 1, 2], side: str) -> None:
+    x, y = normal(3, 2).requires_grad_(), normal(4, 2, seed=1).requires_grad_()
+    temperature = torch.full((3,), 0.5).double().requires_grad_()
+    anchor_bias, candidate_bias = torch.zeros(3).double(), torch.zeros(4).double()
+    emptied = torch.tensor([False, True, False]) if side == "anchor_bias" else torch.ones(3, dtype=torch.bool)
+    (anchor_bias if side == "anchor_bias" else candidate_bias)[1 if side == "anchor_bias" else slice(None)] = -torch.inf
+    leaves = [x, y, temperature, anchor_bias.requires_grad_(), candidate_bias.requires_grad_()]
+    result = pair_logsumexp(
+        x,
+        y,
+        temperature=temperature,
+        anchor_bias=anchor_bias,
+        candidate_bias=candidate_bias,
+        moments=moments,
+        backend=backend,
+    )
+    assert bool((result.logsumexp[emptied] == -torch.inf).all())
+    outputs = [value for value in result if value is not None]
+    for value in outputs[1:]:
+        assert bool((value[emptied] == 0).all())
+    grads = torch.autograd.grad(outputs, leaves, [normal(3, seed=7 + place) for place in range(len(outputs))])
+    for grad in (grads[0], grads[2], grads[3]):
+        assert bool((grad[emptied] == 0).all())
+    if side == "candidate_bias":
+        assert all(bool((grad == 0).all()) for grad in grads)
+        return
+    kept = pair_logsumexp(x[::2], y, temperature=temperature[::2], moments=moments)
+    kept_outputs = [value for value in kept if value is not None]
+    upstream = [normal(3, seed=7 + place)[::2] for place in range(len(outputs))]
+    for grad, expected in zip(grads[:3], torch.autograd.grad(kept_outputs, leaves[:3], upstream), strict=True):
+        torch.testing.assert_close(grad, expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_moments_of_far_points_do_not_cancel(backend: Backend) -> None:
+    scale = 1e3
+    x, y, bias = normal(5, 3) * scale, normal(6, 3, seed=1) * scale, normal(6, seed=2).requires_grad_()
+    temperature = torch.full((5,), scale**2).double().requires_grad_()
+    result = pair_logsumexp(
+        x,
+        y,
+        similarity="sqeuclidean",
+        temperature=temperature,
+        candidate_bias=bias,
+        moments=2,
+        backend=backend,
+    )
+    assert result.mean is not None
+    assert result.variance is not None
+    upstream = [normal(5, seed=3), normal(5, seed=4), normal(5, seed=5)]
+    grads = torch.autograd.grad(list(result), [bias, temperature], upstream)
+    similarity = -((x[:, None] - y) ** 2).sum(2)
+    share = torch.softmax(similarity / scale**2 + bias.detach(), dim=1)
+    mean = (share * similarity).sum(1)
+    centred = similarity - mean[:, None]
+    variance = (share * centred**2).sum(1)
+    g_total, g_mean, g_variance = (value[:, None] for value in upstream)
+    by_logit = share * (g_total + g_mean * centred + g_variance * (centred**2 - variance[:, None]))
+    torch.testing.assert_close(result.mean.detach(), mean, rtol=1e-12, atol=0)
+    torch.testing.assert_close(result.variance.detach(), variance, rtol=1e-11, atol=0)
+    expected = by_logit.sum(0), -(by_logit * similarity).sum(1) / scale**4
+    for grad, wanted in zip(grads, expected, strict=True):
+        torch.testing.assert_close(grad, wanted, rtol=1e-10, atol=1e-12 * float(wanted.abs().max()))
+
+
 def test_zero_rows_have_similarity_and_gradient_zero() -> None:
     x = torch.tensor([[0.0, 0.0], [1.0, 2.0]], dtype=torch.float64, requires_grad=True)
     y = normal(3, 2).requires_grad_()
