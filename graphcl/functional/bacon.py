@@ -10,7 +10,7 @@ from torch import Tensor
 from graphcl.functional._pair_terms import check_temperature, check_views, for_both_views, unit_rows
 from graphcl.functional.reduction import Reduction, reduce_anchors
 from graphcl.kernels import Backend, ExcludeSameIndex, pair_logsumexp
-from graphcl.kernels._arguments import MEMORY_BUDGET, check_matrix, check_positive, check_vector
+from graphcl.kernels._arguments import MEMORY_BUDGET, check_matrix, check_positive, check_vector, compute_dtype
 
 __all__ = ["bacon_log_prior", "bacon_regularizer", "bacon_sampling_rate", "bacon_soft"]
 
@@ -119,6 +119,7 @@ def bacon_regularizer(logits: Tensor, counts: Tensor, *, power: float = 1.1, tem
     check_vector("counts", counts, logits.shape[1], device=logits.device)
     check_positive("temperature", temperature)
     _check_counts(counts)
+    logits = logits.to(compute_dtype(logits.dtype))
     if logits.shape[0] == 0:
         return logits.sum()
     log_mean = torch.logsumexp(torch.log_softmax(logits / temperature, dim=1), dim=0)

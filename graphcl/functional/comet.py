@@ -300,7 +300,7 @@ def _flat_unit(h: Tensor, normalize_time: bool) -> Tensor:
         batch, time, channels = wide.shape
         along_time = wide.transpose(1, 2).reshape(batch * channels, time)
         wide = normalize_rows(along_time).reshape(batch, channels, time).transpose(1, 2)
-    return normalize_rows(wide.reshape(h.shape[0], -1))
+    return normalize_rows(wide.flatten(1))
 
 
 def _rank_in_group(groups: Tensor) -> Tensor:

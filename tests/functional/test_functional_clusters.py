@@ -189,6 +189,7 @@ def test_bacon_regularizer() -> None:
     assert torch.autograd.gradcheck(lambda o: bacon_regularizer(o, counts, temperature=0.4), logits)
     assert float(bacon_regularizer(torch.zeros(0, 3), counts.float())) == 0.0
     assert torch.isfinite(bacon_regularizer(logits * 1e4, counts))
+    assert bacon_regularizer(logits.bfloat16(), counts).dtype == torch.float32
     with pytest.raises(ValueError, match=r"counts must be above 0, got 0\.0"):
         bacon_regularizer(logits, counts * 0)
 
