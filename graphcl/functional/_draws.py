@@ -1,4 +1,7 @@
-"""Random numbers of objectives and views, each from the generator that is given."""
+"""Random numbers of objectives and views, each from the generator that is given.
+
+They are drawn in float64 and then cast, so that a generator gives the same numbers in every precision.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ __all__ = ["draw_beta", "draw_integers", "draw_permutation", "draw_uniform"]
 
 def draw_uniform(*shape: int, like: Tensor, high: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
     """Uniform numbers in ``[0, high)``."""
-    return torch.rand(shape, dtype=like.dtype, device=like.device, generator=generator) * high
+    return (torch.rand(shape, dtype=torch.float64, device=like.device, generator=generator) * high).to(like.dtype)
 
 
 def draw_beta(
@@ -19,8 +22,8 @@ def draw_beta(
     """Numbers from Beta(first, second)."""
     if not (first > 0 and second > 0):
         raise ValueError(f"parameters of a Beta distribution must be above 0, got {first} and {second}")
-    concentration = torch.tensor([first, second], dtype=like.dtype, device=like.device).expand(*shape, 2)
-    return torch._sample_dirichlet(concentration.contiguous(), generator=generator)[..., 0]
+    concentration = torch.tensor([first, second], dtype=torch.float64, device=like.device).expand(*shape, 2)
+    return torch._sample_dirichlet(concentration.contiguous(), generator=generator)[..., 0].to(like.dtype)
 
 
 def draw_integers(bound: int, *shape: int, device: torch.device, generator: torch.Generator | None = None) -> Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from graphcl.kernels._arguments import check_block_size
 
@@ -36,8 +37,46 @@ def over_row_blocks(
     """
     check_block_size("memory_budget", memory_budget)
     height = max(1, memory_budget // max(1, floats_per_pair * num_columns * rows[0].element_size()))
-    parts = [
-        checkpoint(function, *block, *shared, use_reentrant=False, preserve_rng_state=False)
-        for block in zip(*(torch.split(tensor, height) for tensor in rows), strict=True)
-    ]
-    return torch.cat(parts)
+    result: Tensor = _RowBlocks.apply(function, height, len(rows), *rows, *shared)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _blocks(tensors: Sequence[Tensor], num_row_tensors: int, height: int) -> Iterator[tuple[slice, list[Tensor]]]:
+    """Slice and arguments of every block; one empty block where there are no rows."""
+    total = tensors[0].shape[0]
+    for start in range(0, max(total, 1), height):
+        part = slice(start, min(start + height, total))
+        yield part, [*(tensor[part] for tensor in tensors[:num_row_tensors]), *tensors[num_row_tensors:]]
+
+
+class _RowBlocks(torch.autograd.Function):
+    """Nothing but the arguments lives between forward and backward, and one block at a time within them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, function: Callable[..., Tensor], height: int, num_row_tensors: int, *tensors: Tensor
+    ) -> Tensor:
+        ctx.function, ctx.height, ctx.num_row_tensors = function, height, num_row_tensors
+        ctx.save_for_backward(*tensors)
+        return torch.cat([function(*block) for _, block in _blocks(tensors, num_row_tensors, height)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        tensors, num_row_tensors = ctx.saved_tensors, ctx.num_row_tensors
+        wanted = [position for position in range(len(tensors)) if ctx.needs_input_grad[3 + position]]
+        gradients: list[Tensor | None] = [None] * len(tensors)
+        totals = {position: torch.zeros_like(tensors[position]) for position in wanted}
+        for part, block in _blocks(tensors, num_row_tensors, ctx.height):
+            leaves = [tensor.detach() for tensor in block]
+            with torch.enable_grad():
+                for position in wanted:
+                    leaves[position].requires_grad_()
+                value = ctx.function(*leaves)
+            found = torch.autograd.grad(value, [leaves[position] for position in wanted], upstream[part])
+            for position, gradient in zip(wanted, found, strict=True):
+                total = totals[position]
+                (total[part] if position < num_row_tensors else total).add_(gradient)
+        for position, total in totals.items():
+            gradients[position] = total
+        return None, None, None, *gradients

@@ -120,15 +120,19 @@ def hydra(
     ) -> Tensor:
         length = square @ y_square.T
         gone = length <= torch.finfo(length.dtype).tiny
-        logits = scale * (gated @ y.T) / length.masked_fill(gone, 1.0).sqrt()
-        logits = logits.masked_fill(gone, 0.0)
+        nothing_shared = bool(gone.any())
+        logits = scale * (gated @ y.T) * (length.masked_fill(gone, 1.0) if nothing_shared else length).rsqrt()
+        if nothing_shared:
+            logits = logits.masked_fill(gone, 0.0)
         other = own_rows[:, None] != own_keys[None, :]
         allowed = other | (place[:, None] == places[None, :]) if include_self else other
         is_partner = candidate_labels[None, :] == partner[:, None]
         negative = ~is_partner & (candidate_labels[None, :] != label[:, None]) & other
         positive = is_partner & allowed
-        total = logsumexp_rows(logits.masked_fill(~negative, -torch.inf))[:, None]
-        loss = torch.where(positive, softplus(total - logits), torch.zeros_like(logits)).sum(dim=1)
+        total = logsumexp_rows(logits.masked_fill(~negative, -torch.inf))
+        row, column = positive.nonzero(as_tuple=True)
+        terms = softplus(total[row] - logits[row, column])
+        loss = total.new_zeros(total.shape).index_add(0, row, terms)
         return torch.stack([loss, positive.sum(dim=1).to(loss.dtype)], dim=1)
 
     found = over_row_blocks(
