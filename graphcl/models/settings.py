@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from graphcl.errors import InputError
 
@@ -18,6 +18,15 @@ class ModelConfig(BaseModel):
     """Base of every settings class: typed, frozen, unknown keys refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _yes_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse yes and no (true and false) where a number belongs, which would count as 1 and 0."""
+        name = info.field_name
+        if isinstance(value, bool) and name is not None and cls.model_fields[name].annotation is not bool:
+            raise ValueError("yes and no are no values of this setting")
+        return value
 
 
 def nearest_names(name: str, known: Iterable[str]) -> str:
@@ -62,9 +71,9 @@ def build_config(kind: type[Config], values: Mapping[str, Any], *, path: str | P
         return kind.model_validate(dict(values))
     except ValidationError as error:
         fault = error.errors()[0]
+        reason = str(fault["msg"]).removeprefix("Value error, ")
         if not fault["loc"]:
             # The settings fit one by one but not together; the class says why.
-            reason = str(fault["msg"]).removeprefix("Value error, ")
             raise InputError(f"settings do not fit together: {reason}", "change one of them", path=path) from error
         name = ".".join(str(part) for part in fault["loc"])
-        raise InputError(f"setting {name!r} does not accept {fault['input']!r}", fault["msg"], path=path) from error
+        raise InputError(f"setting {name!r} does not accept {fault['input']!r}", reason, path=path) from error

@@ -29,7 +29,8 @@ def create_pipeline(model: str, settings: Mapping[str, Any] | None = None) -> Se
 
     Args:
         model: a name that :func:`graphcl.models.list_models` gives.
-        settings: settings of the pipeline and of the model together.
+        settings: settings of the pipeline and of the model together; also the content of a run's ``config.yaml``, when
+            it is a run of the same model.
 
     Returns:
         The pipeline, not yet fitted.
@@ -45,7 +46,12 @@ def create_pipeline(model: str, settings: Mapping[str, Any] | None = None) -> Se
 
     get_model(model)
     task = next(task for task in _PIPELINES if model.lower() in list_models(task))
-    pipeline: SequentialRecommender = __getattr__(_PIPELINES[task]).from_config({"model": model, **(settings or {})})
+    given = dict(settings or {})
+    for name, expected in (("pipeline", task), ("model", model.lower())):
+        if given.pop(name, expected) != expected:
+            found = (settings or {})[name]
+            raise InputError(f"the settings are those of the {name} {found!r}, not {expected!r}", f"leave {name} out")
+    pipeline: SequentialRecommender = __getattr__(_PIPELINES[task]).from_config({"model": model, **given})
     return pipeline
 
 

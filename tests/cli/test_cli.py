@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -221,6 +222,9 @@ def test_bad_outputs_and_users(trained: Path, tmp_path: Path, capsys: pytest.Cap
         ("accelerator=gpu", "accelerator=cpu"),
         ("devices=4096", "processors"),
         ("hidden=7", "multiple of heads"),
+        ("layers=yes", "layers"),
+        ("pipeline=clustering", "pipeline"),
+        ("model=sasrek", "model"),
         ("learning_rate=1e30", "lower learning_rate"),
         ("learning_rate=.inf", "lower learning_rate"),
         ("batch_size=99999999999999999999", "batch_size"),
@@ -241,6 +245,25 @@ def test_settings_that_cannot_work_leave_nothing(
     line = error_of([*command, "--set", "progress=false", "--set", "heads=2", "--set", setting], capsys)
     assert word in line, line
     assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_a_run_serve_another_one(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, config = str(trained.parent / "log.csv"), str(trained / "config.yaml")
+    again = tmp_path / "again"
+    command = ["train", "sasrec", "--data", data, "--out", str(again), *COLUMNS, "--config", config, "--json"]
+    assert run(command) == 0
+    measured = json.loads(capsys.readouterr().out)["metrics"]
+    assert measured == json.loads((trained / "metrics.json").read_text())["test"]
+    assert (again / "config.yaml").read_text() == (trained / "config.yaml").read_text()
+
+
+def test_files_have_the_permissions_of_the_process(trained: Path, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        assert run(["embed", str(trained), "--out", str(tmp_path / "items.npz")]) == 0
+    finally:
+        os.umask(before)
+    assert (tmp_path / "items.npz").stat().st_mode & 0o777 == 0o640
 
 
 def test_places_that_cannot_be_written(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
