@@ -21,7 +21,7 @@ import torch
 import yaml
 
 from graphcl.data import load_dataset
-from graphcl.pipelines import SequentialRecommender
+from graphcl.pipelines import RunFolder, SequentialRecommender
 from graphcl.pipelines.runs import library_versions, write_by_rename, write_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -31,13 +31,18 @@ WANTED = {"HR@20": 0.116, "NDCG@20": 0.050}
 PUBLISHED = {"HR@20": 0.1206, "NDCG@20": 0.0518}
 
 
-def train_once(data: str, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
-    """One seed from data to test metrics."""
+def train_once(data: str, seed: int, settings: dict[str, Any], folder: Path | None) -> dict[str, Any]:
+    """One seed from data to test metrics; a run that ``folder`` already holds is continued, or read when complete."""
     split = load_dataset(data).split()
     recommender = SequentialRecommender(**{**settings, "seed": seed})
-    started = time.perf_counter()
-    recommender.fit(split)
-    seconds = time.perf_counter() - started
+    out = None if folder is None else folder / f"{data}-seed-{seed}"
+    if out is not None and RunFolder(out).is_complete:
+        recommender = SequentialRecommender.load(out)
+        seconds = float(json.loads((out / "manifest.json").read_text(encoding="utf-8"))["wall_seconds"])
+    else:
+        started = time.perf_counter()
+        recommender.fit(split, out, resume=out is not None)
+        seconds = time.perf_counter() - started
     test, valid = recommender.evaluate("test"), recommender.evaluate("valid")
     history = recommender.training_history
     return {
@@ -106,6 +111,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--set", dest="settings", nargs="*", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path, default=RESULTS / "sequential_accuracy")
+    parser.add_argument("--runs", type=Path, help="folder that keeps the run of every seed; complete ones are reused")
     options = parser.parse_args()
     settings = {name: yaml.safe_load(value) for name, _, value in (pair.partition("=") for pair in options.settings)}
     record: dict[str, Any] = {
@@ -121,7 +127,7 @@ def main() -> None:
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for seed in options.seeds:
-        record["runs"].append(train_once(options.data, seed, settings))
+        record["runs"].append(train_once(options.data, seed, settings, options.runs))
         record |= {part: summary(record["runs"], part) for part in ("test", "validation")}
         write_json(options.out.with_suffix(".json"), record)
         text = as_markdown(record)
