@@ -89,7 +89,7 @@ class _RowMoments(torch.autograd.Function):
         dx = torch.zeros_like(x) if need_x else None
         dy = y.new_zeros(y.shape[1], y.shape[0]) if need_y else None  # transposed: the faster product
         d_row_scale = torch.zeros_like(row_scale) if need_row_scale else None
-        d_column_scale = torch.zeros_like(y[:, 0]) if need_column_scale else None
+        d_column_scale = y.new_zeros(y.shape[0]) if need_column_scale else None
         d_bias = y.new_zeros(y.shape[0]) if need_bias else None
         for rows in split(x.shape[0], blocks.rows):
             scale = row_scale[rows, None]

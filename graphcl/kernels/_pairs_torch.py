@@ -52,7 +52,6 @@ def _forward_sweep(
         kept: list[tuple[slice, Tensor, Tensor | None]] = []
         for columns in split(num_candidates, blocks.columns):
             area = flat[height * columns.start :] if stored else flat
-            shift: Tensor | None = None
             if tiles.bounded:
                 tile = tiles.exponentials(rows, columns, area)
                 if tile is None:
@@ -73,14 +72,15 @@ def _forward_sweep(
             if block_mean is not None:
                 block_mean.add_(matmul_nt(tile, y[columns].T))
             if stored:
-                kept.append((columns, tile, shift))
+                kept.append((columns, tile, None if tiles.bounded else peak))
         level = torch.log2(total) if tiles.bounded else torch.log2(total) + peak
         log2sum[rows] = level
         if block_mean is not None:
             block_mean.div_(total.masked_fill(total == 0, 1.0)[:, None])
         share = 1.0 if weights is None else weights[rows]
-        for columns, tile, shift in kept:
-            factor = share * torch.exp2(-level if shift is None else shift - level)
+        for columns, tile, tile_peak in kept:
+            # A row that had no candidate up to this tile holds zeros there, and its peak of -inf keeps them zeros.
+            factor = share * torch.exp2(-level if tile_peak is None else tile_peak - level)
             _add_column_gradient(tile, x[rows], factor.masked_fill(total == 0, 0.0), columns, mean_x, mass)
     return _Sweep(log2sum, mean_y, mean_x, mass)
 

@@ -123,10 +123,16 @@ class TileSource:
         self._multiplier = x.new_empty(0)
 
     def _within_range(self) -> bool:
-        """By Cauchy and Schwarz |l_ij| <= |x_i| |y_j| + |biases|; a bias of -inf leaves its candidate out."""
+        """By Cauchy and Schwarz |l_ij| <= |x_i| |y_j| + |biases|; a bias of -inf leaves its candidate out.
+
+        The gradients sum ``2^l`` times rows, so the rows themselves have to leave room for 2^24 terms as well.
+        """
         if self.x.shape[0] == 0 or self.y.shape[0] == 0:
             return True
-        bound = torch.linalg.vector_norm(self.x, dim=1).max() * torch.linalg.vector_norm(self.y, dim=1).max()
+        longest = [torch.linalg.vector_norm(side, dim=1).max() for side in (self.x, self.y)]
+        if not bool(torch.maximum(*longest) <= 2.0**20):
+            return False
+        bound = longest[0] * longest[1]
         for bias in (self.column_bias, self.row_bias):
             if bias is not None:
                 bound = bound + bias.masked_fill(bias == -torch.inf, 0.0).abs().max()

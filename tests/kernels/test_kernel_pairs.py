@@ -481,6 +481,38 @@ def test_minus_infinite_bias_leaves_a_candidate_out(backend: Backend) -> None:
         assert bool((grad[1] == 0).all() & torch.isfinite(grad).all())
 
 
+def test_row_without_candidates_in_its_first_tiles() -> None:
+    """Far points at a low temperature, where the level of the row is below the range of exponentials."""
+    x, y = (normal(3, 2).float()).requires_grad_(), (normal(6, 2, seed=1).float() + 9).requires_grad_()
+    rule = EqualIds(torch.tensor([1, 1, 0]), torch.tensor([0, 0, 0, 1, 1, 1]))
+    for block_size in (1, 3, 6):
+        total = pair_logsumexp(x, y, similarity="sqeuclidean", temperature=0.1, rules=rule, block_size=block_size)
+        assert float(total.logsumexp.detach().max()) < -200
+        grads = torch.autograd.grad(total.logsumexp.sum(), [x, y])
+        wide = (x.detach().double().requires_grad_(), y.detach().double().requires_grad_())
+        dense = pair_logsumexp(*wide, similarity="sqeuclidean", temperature=0.1, rules=rule, backend="reference")
+        for grad, expected in zip(grads, torch.autograd.grad(dense.logsumexp.sum(), wide), strict=True):
+            torch.testing.assert_close(grad, expected.float(), rtol=1e-3, atol=1e-3)
+
+
+def test_tiny_anchors_and_huge_candidates_do_not_overflow() -> None:
+    x, y = (normal(4, 3).float() * 1e-16).requires_grad_(), (normal(300, 3, seed=1).float() * 1e17).requires_grad_()
+    grads = torch.autograd.grad(pair_logsumexp(x, y).logsumexp.sum(), [x, y])
+    wide = x.detach().double().requires_grad_(), y.detach().double().requires_grad_()
+    expected = torch.autograd.grad(torch.logsumexp(wide[0] @ wide[1].T, 1).sum(), wide)
+    for grad, wanted in zip(grads, expected, strict=True):
+        torch.testing.assert_close(grad.double(), wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
+
+
+def test_features_of_width_zero_with_every_gradient() -> None:
+    x, y = torch.zeros(2, 0).double().requires_grad_(), torch.zeros(3, 0).double().requires_grad_()
+    candidate_temperature = torch.ones(3).double().requires_grad_()
+    result = pair_logsumexp(x, y, candidate_temperature=candidate_temperature, moments=1)
+    assert result.mean is not None
+    (grad,) = torch.autograd.grad(result.logsumexp.sum() + result.mean.sum(), [candidate_temperature])
+    assert grad.tolist() == [0.0, 0.0, 0.0]
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("moments", [0, 1, 2])
 @pytest.mark.parametrize("side", ["anchor_bias", "candidate_bias"])
