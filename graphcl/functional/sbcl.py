@@ -224,7 +224,8 @@ def sbcl_subclusters(
 
     >>> import torch
     >>> z = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0], [1.0, 1.0]])
-    >>> clusters = sbcl_subclusters(z, torch.tensor([0, 0, 0, 0, 1]), min_size=2)
+    >>> draw = torch.Generator().manual_seed(0)
+    >>> clusters = sbcl_subclusters(z, torch.tensor([0, 0, 0, 0, 1]), min_size=2, generator=draw)
     >>> bool(clusters[0] == clusters[1] != clusters[2] == clusters[3]), clusters.unique().numel()
     (True, 3)
     """
@@ -252,8 +253,7 @@ def _balanced_kmeans(
 ) -> Tensor:
     if parts == 1:
         return torch.zeros(rows.shape[0], dtype=torch.int64, device=rows.device)
-    order = torch.randperm(rows.shape[0], generator=generator, device=None if generator is None else generator.device)
-    centers = rows[order[:parts].to(rows.device)]
+    centers = _spread_rows(rows, parts, generator)
     assigned = _balanced_assignment(rows, centers, memory_budget)
     for _ in range(iterations):
         centers = normalize_rows(class_means(rows, assigned, parts))
@@ -262,6 +262,21 @@ def _balanced_kmeans(
             break
         assigned = following
     return assigned
+
+
+def _spread_rows(rows: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+    """Rows to start from, each drawn by its squared distance from those before (k-means++)."""
+    device = rows.device if generator is None else generator.device
+    odds = rows.new_ones(rows.shape[0])
+    chosen: list[Tensor] = []
+    for _ in range(count):
+        # Equal rows alone leave nothing to draw by.
+        weight = odds if bool((odds > 0).any()) else torch.ones_like(odds)
+        pick = torch.multinomial(weight.to(device), 1, generator=generator).to(rows.device)
+        distance = ((rows - rows[pick]) ** 2).sum(dim=1)
+        odds = torch.minimum(odds, distance) if chosen else distance
+        chosen.append(pick)
+    return rows[torch.cat(chosen)]
 
 
 def _balanced_assignment(rows: Tensor, centers: Tensor, memory_budget: int) -> Tensor:

@@ -140,6 +140,17 @@ def test_sbcl_subclusters_are_balanced(seed: int) -> None:
     assert sbcl_subclusters(z[:0], labels[:0]).shape == (0,)
 
 
+def test_sbcl_subclusters_find_separate_groups_and_take_equal_rows() -> None:
+    angle = torch.tensor([0.0, 1.5, 3.0, 4.5], dtype=torch.float64).repeat(6)  # the last four are a class of their own
+    labels = torch.tensor([0] * 20 + [1] * 4)
+    z = torch.stack([angle.cos(), angle.sin()], dim=1) + batch(24, 2).detach() * 0.03
+    clusters = sbcl_subclusters(z, labels, min_size=5, generator=torch.Generator().manual_seed(0))[:20]
+    assert sorted(len(torch.unique(clusters[angle[:20] == one])) for one in (0.0, 1.5, 3.0, 4.5)) == [1, 1, 1, 1]
+    assert torch.bincount(clusters).tolist() == [5, 5, 5, 5]
+    equal = sbcl_subclusters(torch.ones(24, 2), labels, min_size=5, generator=torch.Generator().manual_seed(0))
+    assert torch.bincount(equal).tolist() == [5, 5, 5, 5, 4]
+
+
 # BaCon
 
 
