@@ -45,6 +45,9 @@ from graphcl.losses.multiview import MVDHEL, MeanViewNTXent, MVInfoNCE, Pairwise
 from graphcl.losses.norm_direction import NormDirection
 from graphcl.losses.pairs.gates import PairGate
 from graphcl.losses.palm import PALM
+
+# Memory
+from graphcl.losses.planning import Approximation, Plan, plan
 from graphcl.losses.pmrl import PMRL
 from graphcl.losses.propagation import PropagationConsistency
 from graphcl.losses.proto_triplet import ProtoTriplet
@@ -85,6 +88,7 @@ __all__ = [
     "PMRL",
     "SBCL",
     "SPACE2",
+    "Approximation",
     "BaConRegularizer",
     "BaConSoft",
     "BlockInfoNCE",
@@ -130,6 +134,7 @@ __all__ = [
     "PairwiseNTXent",
     "PamC",
     "PerSampleState",
+    "Plan",
     "PolyView",
     "PropagationConsistency",
     "ProtoTriplet",
@@ -152,4 +157,5 @@ __all__ = [
     "ZLoss",
     "estimate_class_counts",
     "gather_rows",
+    "plan",
 ]

@@ -16,7 +16,7 @@ from graphcl.functional.ape import (
     unigram_log_probabilities,
 )
 from graphcl.functional.reduction import Reduction, check_reduction
-from graphcl.losses._queue import StepDraws
+from graphcl.losses._key_queue import StepDraws
 
 __all__ = ["APE"]
 

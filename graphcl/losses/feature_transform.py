@@ -9,7 +9,7 @@ from torch import Tensor
 from graphcl.functional._draws import draw_beta, draw_permutation
 from graphcl.functional.feature_transform import feature_transform
 from graphcl.losses._base import LossOptions, checked
-from graphcl.losses._queue import QueueLoss, StepDraws
+from graphcl.losses._key_queue import QueueLoss, StepDraws
 from graphcl.losses.temperature import Temperature
 
 __all__ = ["FeatureTransform"]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from graphcl.functional.hallucination import hallucination
 from graphcl.losses._base import LossOptions, checked
-from graphcl.losses._queue import QueueLoss
+from graphcl.losses._key_queue import QueueLoss
 from graphcl.losses.protocol import LossOutput
 from graphcl.losses.temperature import Temperature
 

@@ -10,7 +10,7 @@ from graphcl.functional.hydra import hydra
 from graphcl.functional.reduction import Reduction, check_reduction
 from graphcl.kernels._arguments import MEMORY_BUDGET
 from graphcl.losses._base import TemperatureLoss
-from graphcl.losses._queue import StepDraws
+from graphcl.losses._key_queue import StepDraws
 from graphcl.losses.pairs.gates import PairGate
 from graphcl.losses.temperature import Temperature
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from graphcl.functional._draws import draw_beta, draw_integers
 from graphcl.functional.metrix import draw_mixed_pairs, metrix_contrastive, metrix_multi_similarity, mix_rows
 from graphcl.functional.reduction import Reduction, check_reduction
-from graphcl.losses._queue import StepDraws
+from graphcl.losses._key_queue import StepDraws
 from graphcl.losses.protocol import split_output
 
 __all__ = ["Metrix"]

@@ -9,7 +9,7 @@ from torch import Tensor
 from graphcl.functional.mochi import HardMixtures, draw_hard_mixtures, mochi
 from graphcl.functional.moco import moco
 from graphcl.losses._base import LossOptions, checked
-from graphcl.losses._queue import QueueLoss, StepDraws
+from graphcl.losses._key_queue import QueueLoss, StepDraws
 from graphcl.losses.temperature import Temperature
 
 __all__ = ["MoCHi"]

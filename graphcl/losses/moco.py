@@ -10,7 +10,7 @@ from torch import Tensor
 from graphcl.functional.moco import moco
 from graphcl.kernels import CandidateRule
 from graphcl.losses._base import LossOptions, checked
-from graphcl.losses._queue import QueueLoss
+from graphcl.losses._key_queue import QueueLoss
 from graphcl.losses.temperature import Temperature
 
 __all__ = ["MoCo"]

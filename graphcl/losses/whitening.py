@@ -10,7 +10,7 @@ from torch import Tensor
 from graphcl.functional._draws import draw_permutation
 from graphcl.functional.whitening import shuffled_group_whitening
 from graphcl.losses._base import LossOptions, TemperatureLoss, checked
-from graphcl.losses._queue import StepDraws
+from graphcl.losses._key_queue import StepDraws
 from graphcl.losses.layout import SHARED, Layout
 from graphcl.losses.temperature import Temperature
 

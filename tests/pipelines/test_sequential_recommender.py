@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from graphcl.data import Interactions, Split, leave_one_out, split_by_time
 from graphcl.errors import InputError
@@ -23,7 +24,7 @@ from graphcl.pipelines import SequentialRecommender, create_pipeline, load_pipel
 from graphcl.pipelines.batches import make_batch
 from graphcl.pipelines.checkpoints import LAST, load_tensors
 from graphcl.pipelines.runs import ARTEFACTS, RunFolder
-from graphcl.pipelines.training import update_average
+from graphcl.pipelines.training import _errors_of_processes, update_average
 
 QUICK: dict[str, Any] = {
     "epochs": 3, "batch_size": 64, "hidden": 16, "inner": 16, "layers": 1, "max_length": 8, "progress": False,
@@ -61,6 +62,25 @@ def assert_equal_weights(one: SequentialRecommender, other: SequentialRecommende
     assert first.keys() == second.keys()
     for name in first:
         assert torch.equal(first[name], second[name]), name
+
+
+def test_bad_input_in_a_spawned_process_is_bad_input() -> None:
+    """A spawned process hands over the text of its traceback only."""
+    traceback = "\n-- Process 0 terminated with the following error:\nTraceback (most recent call last):\n"
+    with pytest.raises(InputError, match=r"^it diverged; lower it$"), _errors_of_processes():
+        raise ProcessRaisedException(f"{traceback}graphcl.errors.InputError: it diverged; lower it\n", 0, 1)
+    with pytest.raises(ProcessRaisedException), _errors_of_processes():
+        raise ProcessRaisedException(f"{traceback}KeyError: 'a; b'\n", 0, 1)
+
+
+def test_lists_follow_the_protocol_that_evaluate_used(log: Interactions) -> None:
+    recommender = SequentialRecommender(**QUICK, seen="exclude").fit(log)
+    lists, excluded = recommender.recommend(None, k=12), recommender.recommend(None, k=12, exclude_seen=True)
+    assert lists.equals(excluded)
+    assert recommender.recommend(None, k=12, exclude_seen=False).height > lists.height
+    history = [5000, 5001, 5002]
+    assert set(recommender.recommend_for_histories([history], k=12)["item"]).isdisjoint(history)
+    assert set(recommender.recommend_for_histories([history], k=12, exclude_seen=False)["item"]) > set(history)
 
 
 def test_a_cyclic_pattern_is_learned(log: Interactions) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from graphcl.functional._draws import draw_permutation
 from graphcl.functional.rescaling import diagonal_rescale
 from graphcl.functional.whitening import group_whiten
-from graphcl.losses._queue import StepDraws
+from graphcl.losses._key_queue import StepDraws
 
 __all__ = ["DiagonalRescaling", "GroupWhitening"]
 
