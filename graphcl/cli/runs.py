@@ -45,7 +45,12 @@ def recommend(
         Literal["test", "all"],
         typer.Option(help="'test' hides each user's test item, as evaluate does; 'all' serves with everything known."),
     ] = "test",
-    exclude_seen: Annotated[bool, typer.Option(help="Leave out items that the user has in the history.")] = False,
+    exclude_seen: Annotated[
+        bool | None,
+        typer.Option(
+            "--exclude-seen/--keep-seen", help="Leave out items of the history, or not; by default as evaluate does."
+        ),
+    ] = None,
     on_unsupported: Annotated[
         Literal["raise", "ignore"], typer.Option(help="What to do about users that are unknown or have no history.")
     ] = "raise",

@@ -173,6 +173,11 @@ def read_features(source: Any, role: Literal["user", "item"], *, key: str | None
 
     Complexity:
         O(cells).
+
+    Example:
+        >>> import polars as pl
+        >>> read_features(pl.DataFrame({"price": [3.5], "itemId": [7]}), "item").rows()
+        [(7, 3.5)]
     """
     import polars as pl
 

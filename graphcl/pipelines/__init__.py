@@ -61,8 +61,16 @@ def load_pipeline(path: str | Path) -> SequentialRecommender:
     Args:
         path: a folder that ``fit(..., out=path)`` or ``save(path)`` wrote.
 
+    Returns:
+        The pipeline with its weights and its data, ready to evaluate and to recommend.
+
     Raises:
         InputError: when the folder is incomplete or damaged.
+
+    Example:
+        >>> load_pipeline("no-such-run")
+        Traceback (most recent call last):
+        graphcl.errors.InputError: no-such-run: no such run folder; give a folder that `graphcl train` wrote
     """
     from graphcl.pipelines.runs import RunFolder
 

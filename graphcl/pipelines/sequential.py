@@ -326,7 +326,7 @@ class SequentialRecommender:
         users: Iterable[Any] | None,
         k: int = 20,
         *,
-        exclude_seen: bool = False,
+        exclude_seen: bool | None = None,
         history: History = "test",
         on_unsupported: OnUnsupported = "raise",
     ) -> polars.DataFrame:
@@ -335,7 +335,7 @@ class SequentialRecommender:
         Args:
             users: external user ids; None means every user with a history, in the order of the ids.
             k: items a user; fewer where the catalogue is smaller.
-            exclude_seen: leave out items of the history.
+            exclude_seen: leave out items of the history; None follows the setting ``seen``, as ``evaluate`` does.
             history: what is known of a user: ``test`` hides test items, so the lists are those that ``evaluate``
                 ranked; ``all`` uses every known item, which is what serving wants; ``valid`` hides validation too.
             on_unsupported: what to do about users that are unknown or have no history: ``raise``, ``warn`` and leave
@@ -383,7 +383,7 @@ class SequentialRecommender:
         histories: Sequence[Iterable[Any]],
         k: int = 20,
         *,
-        exclude_seen: bool = False,
+        exclude_seen: bool | None = None,
         on_unsupported: OnUnsupported = "raise",
     ) -> polars.DataFrame:
         """The ``k`` best items for histories of people that were not in the training data.
@@ -391,7 +391,7 @@ class SequentialRecommender:
         Args:
             histories: external item ids of each, oldest first.
             k: items a history.
-            exclude_seen: leave out items of the history.
+            exclude_seen: leave out items of the history; None follows the setting ``seen``, as ``evaluate`` does.
             on_unsupported: what to do about items that are unknown and histories in which nothing is known.
 
         Returns:
@@ -426,10 +426,12 @@ class SequentialRecommender:
         )
 
     def _top(
-        self, model: Any, histories: _Histories, k: int, exclude_seen: bool
+        self, model: Any, histories: _Histories, k: int, exclude_seen: bool | None
     ) -> tuple[IntArray, IntArray, IntArray, npt.NDArray[np.float32]]:
         items = model.item_embeddings().detach()
         k = min(k, items.shape[0])
+        if exclude_seen is None:
+            exclude_seen = self.settings.seen == "exclude"
         queries = encode_histories(model, histories.items, histories.offsets)
         scores, best = recommend_topk(queries, items, k, exclude=histories.csr if exclude_seen else None)
         best_items = best.cpu().numpy()

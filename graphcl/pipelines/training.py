@@ -17,6 +17,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from graphcl.errors import InputError
 from graphcl.models.base import SequenceBatch
@@ -103,7 +104,7 @@ def train(
             accelerator = "gpu" if torch.cuda.is_available() else "cpu"
         # Spawned processes run this loop only, not the caller's script again; they leave their result in the folder.
         strategy = "ddp_spawn" if plan.devices > 1 else "auto"
-        with torch.random.fork_rng(), _quiet_lightning():
+        with torch.random.fork_rng(), _quiet_lightning(), _errors_of_processes():
             trainer = pl.Trainer(
                 max_epochs=plan.epochs - state.epoch,
                 accelerator=accelerator,
@@ -311,6 +312,19 @@ def _divergence_explained() -> Iterator[None]:
         if "NaN" not in str(error) and "not finite" not in str(error):
             raise
         raise InputError(f"training has diverged ({error})", "lower learning_rate or init_std") from error
+
+
+@contextmanager
+def _errors_of_processes() -> Iterator[None]:
+    """Raise again the bad input that a spawned process met; its traceback arrives as text."""
+    try:
+        yield
+    except ProcessRaisedException as error:
+        name, _, message = str(error).strip().splitlines()[-1].partition(": ")
+        if name != f"{InputError.__module__}.{InputError.__qualname__}":
+            raise
+        problem, _, remedy = message.rpartition("; ")
+        raise InputError(problem, remedy) from error
 
 
 def _model_of(module: pl.LightningModule) -> nn.Module:
