@@ -168,7 +168,7 @@ class RunFolder:
         present = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set()
         ours = {*ARTEFACTS, *_OPTIONAL, CHECKPOINTS}
         strangers = sorted(name for name in present - ours if not name.startswith(_TEMPORARY))
-        if present and CONFIG not in present and strangers:
+        if strangers and not self._holds_our_config():
             raise InputError(
                 f"holds other files ({strangers[0]}) and no run", "give a new or empty folder", path=self.path
             )
@@ -188,6 +188,13 @@ class RunFolder:
         for folder in (self.path, self.checkpoints):
             for leftover in folder.glob(f"{_TEMPORARY}*"):
                 leftover.unlink()
+
+    def _holds_our_config(self) -> bool:
+        """Whether there is a ``config.yaml`` and a run wrote it; other programs have files of that name too."""
+        try:
+            return "pipeline" in self.read_config()
+        except InputError:
+            return False
 
     def withdraw(self) -> None:
         """Take away what :meth:`prepare` and the start of training left, unless an epoch was finished."""

@@ -64,6 +64,14 @@ def assert_equal_weights(one: SequentialRecommender, other: SequentialRecommende
         assert torch.equal(first[name], second[name]), name
 
 
+def test_a_folder_of_another_program_is_not_overwritten(log: Interactions, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("database: here\n")
+    (tmp_path / "main.py").write_text("")
+    with pytest.raises(InputError, match=r"holds other files \(main.py\)"):
+        SequentialRecommender(**QUICK).fit(log, tmp_path, overwrite=True)
+    assert (tmp_path / "config.yaml").read_text() == "database: here\n"
+
+
 def test_bad_input_in_a_spawned_process_is_bad_input() -> None:
     """A spawned process hands over the text of its traceback only."""
     traceback = "\n-- Process 0 terminated with the following error:\nTraceback (most recent call last):\n"
