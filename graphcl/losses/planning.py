@@ -1,0 +1,334 @@
+"""How much memory an objective takes at a size that has not been run yet, and what to do when that is too much.
+
+Nothing is tabulated: the objective runs on a few hundred random rows of the asked width while every allocation is
+recorded, with two sizes of tile, and what was seen is carried over to the asked number of rows.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from graphcl.kernels._arguments import MEMORY_BUDGET, check_block_size
+from graphcl.kernels._tiles import Blocks, choose_blocks
+from graphcl.losses.catalogue import CATALOGUE
+from graphcl.losses.protocol import split_output
+
+__all__ = ["Approximation", "Plan", "plan"]
+
+_PROBE_SIZES = (512, 768, 1024)
+_CHECK_SIZE = 3072
+_LARGE_PROBE_SIZES = (2048, 3072, 4096)
+_LARGEST_ERROR = 0.05
+_SLOW = 2.0  # seconds for the largest of the small probes, after which the larger ones are left out
+# Stands for blocks of a fixed number of bytes, however many columns there are.
+_WHOLE_BUDGET = float(2**20)
+_LEAST_BUDGET = 2**20
+_ITEM = 4
+# The engine takes so many anchors at once on a CPU, and fewer only where they do not fit its budget.
+_ROWS = choose_blocks(2**20, 1, _ITEM, MEMORY_BUDGET, None, torch.device("cpu")).rows
+# Objectives that are an InfoNCE over the rows of a batch, which clusters of rows can stand for.
+_BLOCK_FORM = ("info_nce",)
+
+
+@dataclass(frozen=True)
+class Approximation:
+    """What to run where the exact objective does not fit.
+
+    Attributes:
+        kind: ``block``: `graphcl.functional.block_info_nce`, clusters for negatives; ``samples``: a random part of the
+            rows a step.
+        size: number of clusters, or of rows.
+        peak: its bytes beyond the inputs.
+    """
+
+    kind: Literal["block", "samples"]
+    size: int
+    peak: int
+
+    def __str__(self) -> str:
+        if self.kind == "block":
+            what = f"block_info_nce with {self.size} clusters"
+        else:
+            what = (
+                f"{self.size} random rows a step; log((N - 1) / ({self.size} - 1)) added to negatives keeps their sum"
+            )
+        return f"{what}: {_mib(self.peak)}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Memory of one objective on N rows of width d in float32 on a CPU, forward and backward, beyond the inputs.
+
+    Attributes:
+        loss: name of the objective.
+        num_rows: N.
+        dim: d.
+        memory: bytes that were allowed.
+        memory_budget: argument of that name to give the objective.
+        block_size: edges of the tiles of the pair engine under it; the whole matrix where no tiles are used.
+        peak: predicted bytes under this budget.
+        fits: whether the exact objective fits.
+        approximation: what to run where it does not; None where it does, or where nothing fits.
+    """
+
+    loss: str
+    num_rows: int
+    dim: int
+    memory: int
+    memory_budget: int
+    block_size: tuple[int, int]
+    peak: int
+    fits: bool
+    approximation: Approximation | None
+
+    def __str__(self) -> str:
+        rows, columns = self.block_size
+        head = f"{self.loss} on {self.num_rows} rows of width {self.dim}: {_mib(self.peak)} of {_mib(self.memory)}"
+        if self.fits:
+            return f"{head}; exact, memory_budget={self.memory_budget}, tiles of {rows} x {columns}"
+        return f"{head}; does not fit; {self.approximation or 'no approximation fits either'}"
+
+
+def plan(
+    n: int,
+    d: int,
+    loss: str | Callable[..., Any] = "info_nce",
+    memory: int = 2**30,
+    *,
+    inputs: Callable[[int, int], Sequence[Any]] | None = None,
+) -> Plan:
+    """Predict the peak memory of an objective and choose its tiles, or an approximation.
+
+    The peak counts what tensors take, the gradients of the embeddings included, the embeddings themselves not. A
+    process may hold more: the C library keeps freed blocks for later (with glibc the environment variable
+    ``MALLOC_MMAP_THRESHOLD_=65536`` returns them).
+
+    Args:
+        n: number of rows (of each view).
+        d: their width.
+        loss: name of an objective in `graphcl.losses.catalogue.CATALOGUE`, run on the arguments given there; or any
+            callable, a module too, that returns a scalar (or a scalar and parts, or a step with ``loss``).
+        memory: bytes that may be taken beyond the inputs.
+        inputs: ``inputs(n, d)`` makes the arguments of a callable; by default two float views that require gradients.
+
+    Returns:
+        `Plan`. The largest ``memory_budget`` is taken that fits; without one, the block form (for ``info_nce``), or as
+        many random rows as fit.
+
+    Raises:
+        ValueError: a size below 1, or a name that is not in the catalogue.
+
+    Complexity: seven evaluations on 512 to 3,072 rows of width d, three more on up to 4,096 for objectives whose blocks
+    are not the engine's; for fewer than 1,024 rows one at the size itself.
+
+    >>> found = plan(65_536, 64, "info_nce", memory=2**30)
+    >>> found.fits, found.peak < 2**28
+    (True, True)
+    """
+    for name, value in (("n", n), ("d", d), ("memory", memory)):
+        check_block_size(name, value)
+    run = _named(loss) if isinstance(loss, str) else _given(loss, inputs)
+    model = _observe(run, d, n)
+    budget = MEMORY_BUDGET
+    while model.peak(n, budget) > memory and budget > _LEAST_BUDGET and model.tiled:
+        budget //= 2
+    peak = model.peak(n, budget)
+    name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+    fits = peak <= memory
+    approximation = None if fits else _approximate(name, model, n, d, memory)
+    return Plan(name, n, d, memory, budget, model.block_size(n, budget), peak, fits, approximation)
+
+
+def _approximate(name: str, model: _MemoryModel, n: int, d: int, memory: int) -> Approximation | None:
+    if name in _BLOCK_FORM:
+        block = _observe(_named("block_info_nce"), d, n).peak(n, _LEAST_BUDGET)
+        if block <= memory:
+            return Approximation("block", 256, block)
+    low, high = 1, n
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if model.peak(middle, _LEAST_BUDGET) <= memory else (low, middle - 1)
+    peak = model.peak(low, _LEAST_BUDGET)
+    return Approximation("samples", low, peak) if low > 1 and peak <= memory else None
+
+
+#: Evaluates an objective on n rows under a memory budget, returning what to run: forward and backward.
+_Run = Callable[[int, int, int], Callable[[], None]]
+
+
+def _named(name: str) -> _Run:
+    if name not in CATALOGUE:
+        raise ValueError(f"loss must be a callable or one of {', '.join(CATALOGUE)}, got {name!r}")
+    entry = CATALOGUE[name]
+
+    def prepare(n: int, d: int, budget: int) -> Callable[[], None]:
+        call = entry.call(n, d)
+        leaves = call.leaves()
+
+        def run() -> None:
+            loss = entry.evaluate(call, memory_budget=budget)
+            # Named, so that gradients and graph live together, as in a training step.
+            gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
+            del gradients
+
+        return run
+
+    return prepare
+
+
+def _given(loss: Callable[..., Any], inputs: Callable[[int, int], Sequence[Any]] | None) -> _Run:
+    def prepare(n: int, d: int, budget: int) -> Callable[[], None]:
+        arguments = inputs(n, d) if inputs is not None else _two_views(n, d)
+        own: Callable[..., Any] = copy.deepcopy(loss) if isinstance(loss, nn.Module) else loss
+        options: dict[str, Any] = {}
+        if isinstance(own, nn.Module):
+            parameters = [parameter for parameter in own.parameters() if parameter.requires_grad]
+            # The losses of this package keep what they hand to the engine under this name.
+            engine = getattr(own, "options", None)
+            if isinstance(engine, dict):
+                engine["memory_budget"] = budget
+        else:
+            parameters = []
+            if "memory_budget" in inspect.signature(own).parameters:
+                options["memory_budget"] = budget
+        leaves = [value for value in arguments if isinstance(value, Tensor) and value.requires_grad] + parameters
+
+        def run() -> None:
+            result = own(*arguments, **options)
+            value = split_output(result.loss if hasattr(result, "loss") else result)[0]
+            gradients = torch.autograd.grad(value, leaves, allow_unused=True)
+            del gradients
+
+        return run
+
+    return prepare
+
+
+def _two_views(n: int, d: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(n, d, generator=generator).requires_grad_() for _ in range(2)]
+
+
+@dataclass(frozen=True)
+class _MemoryModel:
+    """Peak bytes as ``constant + linear n + quadratic n^2`` and tiles.
+
+    Attributes:
+        base: the three coefficients.
+        copies: bytes held for a byte of tile: 0 where the peak lies outside the sweep over pairs.
+        candidates: columns of the pair matrix for one of the n rows; `_WHOLE_BUDGET` for blocks that fill the budget.
+    """
+
+    base: tuple[float, float, float]
+    copies: float = 0.0
+    candidates: float = 1.0
+
+    @property
+    def tiled(self) -> bool:
+        return self.copies > 0
+
+    def peak(self, n: int, budget: int) -> int:
+        constant, linear, quadratic = self.base
+        return max(0, int(constant + linear * n + quadratic * n * n + self._tiles(n, budget)))
+
+    def block_size(self, n: int, budget: int) -> tuple[int, int]:
+        if not self.tiled:
+            return n, n
+        if self.candidates == _WHOLE_BUDGET:
+            return max(1, min(n, budget // (_ITEM * n))), n
+        blocks = self._blocks(n, budget)
+        return blocks.rows, blocks.columns
+
+    def _columns(self, n: int) -> int:
+        return max(1, round(self.candidates * n))
+
+    def _blocks(self, n: int, budget: int) -> Blocks:
+        columns = self._columns(n)
+        return choose_blocks(columns, columns, _ITEM, budget, None, torch.device("cpu"))
+
+    def _tiles(self, n: int, budget: int) -> float:
+        if not self.tiled:
+            return 0.0
+        if self.candidates == _WHOLE_BUDGET:
+            return self.copies * budget
+        blocks = self._blocks(n, budget)
+        tile = blocks.rows * min(blocks.columns, self._columns(n)) * _ITEM
+        if not blocks.stored:
+            return self.copies * tile
+        # A block of rows keeps its exponentials over all columns; the other buffers are one tile each.
+        kept = blocks.rows * self._columns(n) * _ITEM
+        return min(self.copies, 1.0) * kept + max(self.copies - 1.0, 0.0) * tile
+
+
+def _observe(run: _Run, d: int, n: int) -> _MemoryModel:
+    """Run small sizes and tell apart what grows with rows and what grows with tiles."""
+
+    def measure(size: int, budget: int = MEMORY_BUDGET) -> float:
+        return traced_peak(run(size, d, budget))
+
+    measure(64)  # loads libraries
+    last = _PROBE_SIZES[-1]
+    if n <= last:
+        return _MemoryModel((measure(n), 0.0, 0.0))
+    peaks = [measure(size) for size in _PROBE_SIZES[:-1]]
+    start = time.perf_counter()
+    peaks.append(measure(last))
+    slow = time.perf_counter() - start > _SLOW
+    # Enough for 160 and for 250 anchors a tile against as many candidates, for half of that against twice as many.
+    narrow, wide = (last * _ITEM * rows for rows in (160, 250))
+    at_wide = measure(last, wide)
+    copies = (at_wide - measure(last, narrow)) / (wide - narrow)
+    model = _MemoryModel((0.0, 0.0, 0.0))
+    if copies > 0.05:
+        candidates = (wide + max(0.0, peaks[-1] - at_wide) / copies) / (_ROWS * last * _ITEM)
+        model = _MemoryModel((0.0, 0.0, 0.0), copies, max(1.0, round(candidates * 4) / 4))
+    model = _with_base(model, _PROBE_SIZES, peaks)
+    if slow or abs(model.peak(_CHECK_SIZE, MEMORY_BUDGET) / measure(_CHECK_SIZE) - 1.0) < _LARGEST_ERROR:
+        return model
+    # Blocks of its own making: large enough probes fill them, and what is left grows with the rows.
+    peaks = [measure(size) for size in _LARGE_PROBE_SIZES]
+    copies = (peaks[-1] - measure(_LARGE_PROBE_SIZES[-1], _LEAST_BUDGET)) / (MEMORY_BUDGET - _LEAST_BUDGET)
+    model = _MemoryModel((0.0, 0.0, 0.0), max(0.0, copies), _WHOLE_BUDGET)
+    return _with_base(model, _LARGE_PROBE_SIZES, peaks)
+
+
+def _with_base(model: _MemoryModel, sizes: Sequence[int], peaks: Sequence[float]) -> _MemoryModel:
+    """Line through first and last of what the tiles leave, or parabola where the growth itself clearly grows."""
+    rest = [peak - model.peak(size, MEMORY_BUDGET) for size, peak in zip(sizes, peaks, strict=True)]
+    first, second, third = sizes
+    slope = (rest[2] - rest[0]) / (third - first)
+    bend = ((rest[2] - rest[1]) / (third - second) - (rest[1] - rest[0]) / (second - first)) / (third - first)
+    if bend * third * third < 0.2 * peaks[2]:
+        base = (rest[2] - slope * third, slope, 0.0)
+    else:
+        linear = (rest[2] - rest[1]) / (third - second) - bend * (third + second)
+        base = (rest[2] - linear * third - bend * third * third, linear, bend)
+    return replace(model, base=base)
+
+
+def traced_peak(run: Callable[[], None]) -> int:
+    """Most bytes that tensors on the CPU held at once during ``run``, beyond those held before."""
+    # The profiler's own messages: it reads the variable when it is first used.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        run()
+    results: Any = profile.profiler
+    events = [event for event in results.kineto_results.events() if event.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"
