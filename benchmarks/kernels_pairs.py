@@ -1,12 +1,15 @@
 """Pairs and cross-entropy: time and peak extra memory of the blocked kernels beside their dense forms.
 
     python benchmarks/kernels_pairs.py              every case, with fitted growth exponents
-    python benchmarks/kernels_pairs.py --quick      small cases only
+    python benchmarks/kernels_pairs.py --quick      small cases only, nothing written unless --out is given
 
 Time is the wall time of forward and backward together, the median of several repetitions after one warm-up, with the
 dense and the blocked form taking turns in one process. Memory is the peak resident size (VmHWM) of a process of its own
 that runs the case once, minus its peak after the inputs were made and a small call had loaded every library. Both forms
 are warmed by the same small call, so what a fresh process pays for its first products counts in neither.
+
+A form that fails, most often the dense one for want of memory, is listed with the reason. Rows are written to
+benchmarks/results/kernels_pairs.json.
 """
 
 from __future__ import annotations
@@ -14,7 +17,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import platform
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -30,6 +35,7 @@ from torch.nn import functional
 from graphcl.kernels import linear_cross_entropy, pair_logsumexp
 
 WIDTH = 64
+RESULTS = Path(__file__).parent / "results"
 Step = Callable[[], None]
 
 
@@ -72,25 +78,54 @@ def make_step(case: str, form: str, sizes: list[int]) -> Step:
     return pair_step(form, *sizes) if case == "pairs" else cross_entropy_step(form, *sizes)
 
 
-def seconds(steps: dict[str, Step], repeats: int) -> dict[str, list[float]]:
-    """Wall times by form; the forms take turns so that a busy moment hits both."""
+def seconds(steps: dict[str, Step], repeats: int) -> dict[str, list[float] | str]:
+    """Wall times by form, or how that form failed; the forms take turns so that a busy moment hits both."""
     times: dict[str, list[float]] = {form: [] for form in steps}
+    failures: dict[str, str] = {}
     for repeat in range(repeats + 1):
         for form, step in steps.items():
+            if form in failures:
+                continue
             start = time.perf_counter()
-            step()
+            try:
+                step()
+            except (RuntimeError, MemoryError) as problem:
+                failures[form] = f"failed ({_first_line(problem)})"
+                continue
             if repeat > 0:
                 times[form].append(time.perf_counter() - start)
-    return times
+    return {form: failures.get(form, times[form]) for form in steps}
+
+
+def _first_line(problem: Exception) -> str:
+    lines = str(problem).splitlines()
+    return lines[0][:120] if lines else type(problem).__name__
+
+
+def limit_memory() -> None:
+    """A form that asks for more memory than is free gets an error to report, instead of ending the whole run."""
+    info = Path("/proc/meminfo")
+    if info.exists():
+        free = _kib(info.read_text(), "MemAvailable") + _kib(Path("/proc/self/status").read_text(), "VmSize")
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        soft = free * 1024 if hard == resource.RLIM_INFINITY else min(free * 1024, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _kib(text: str, name: str) -> int:
+    found = re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"no line {name} in the status files of this system")
+    return int(found[1])
 
 
 def _peak_bytes() -> int:
     """Peak resident size; unlike ``ru_maxrss`` it does not start from the size of the process that forked this one."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024  # type: ignore[index]
+    return _kib(Path("/proc/self/status").read_text(), "VmHWM") * 1024
 
 
 def _memory_child(case: str, form: str, sizes: list[int]) -> None:
+    limit_memory()
     for other in ("dense", "graphcl"):
         make_step(case, other, [300] * len(sizes))()
     step = make_step(case, form, sizes)
@@ -105,23 +140,28 @@ def extra_bytes(case: str, form: str, sizes: list[int]) -> int | str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()
-        return f"failed ({'killed, out of memory' if done.returncode < 0 else last[-1] if last else 'no message'})"
+        return (
+            f"failed ({'killed, out of memory' if done.returncode < 0 else last[-1][:120] if last else 'no message'})"
+        )
     return int(json.loads(done.stdout))
 
 
-def _row(case: str, sizes: list[int], forms: tuple[str, ...], repeats: int) -> list[dict[str, Any]]:
-    times = seconds({form: make_step(case, form, sizes) for form in forms}, repeats)
-    return [
-        {
-            "case": case,
-            "sizes": sizes,
-            "form": form,
-            "seconds": statistics.median(times[form]),
-            "seconds_min": min(times[form]),
-            "extra_bytes": extra_bytes(case, form, sizes),
-        }
-        for form in forms
-    ]
+def _rows(case: str, sizes: list[int], forms: tuple[str, ...], repeats: int) -> list[dict[str, Any]]:
+    """One row a form; memory comes first, because a form that fails alone in a process cannot be timed either."""
+    memory = {form: extra_bytes(case, form, sizes) for form in forms}
+    times = seconds(
+        {form: make_step(case, form, sizes) for form in forms if not isinstance(memory[form], str)}, repeats
+    )
+    rows = []
+    for form in forms:
+        row: dict[str, Any] = {"case": case, "sizes": sizes, "form": form, "extra_bytes": memory[form]}
+        taken = times.get(form, memory[form])
+        if isinstance(taken, list):
+            row |= {"seconds": statistics.median(taken), "seconds_min": min(taken)}
+        else:
+            row["failed"] = taken
+        rows.append(row)
+    return rows
 
 
 def run_pairs(
@@ -131,7 +171,7 @@ def run_pairs(
     rows: list[dict[str, Any]] = []
     for n in sizes:
         forms = ("dense", "graphcl") if n <= dense_up_to else ("graphcl",)
-        rows += _row("pairs", [n], forms, repeats if n <= 16384 else 1)
+        rows += _rows("pairs", [n], forms, repeats if n <= 16384 else 1)
     return rows
 
 
@@ -141,52 +181,82 @@ def run_cross_entropy(
     """Rows for the cross-entropy over a catalogue."""
     rows: list[dict[str, Any]] = []
     for tokens, items in sizes:
-        rows += _row("cross-entropy", [tokens, items], ("dense", "graphcl"), repeats)
+        rows += _rows("cross-entropy", [tokens, items], ("dense", "graphcl"), repeats)
     return rows
 
 
 def exponent(rows: list[dict[str, Any]], quantity: str) -> float:
-    """Slope of log quantity over log n for our rows: 2 is quadratic, 1 linear."""
+    """Slope of log quantity over log n for our rows: 2 is quadratic, 1 linear; NaN below two measured sizes."""
     points = [
         (math.log(row["sizes"][0]), math.log(row[quantity]))
         for row in rows
-        if row["form"] == "graphcl" and not isinstance(row[quantity], str) and row[quantity] > 0
+        if row["form"] == "graphcl" and isinstance(row.get(quantity), int | float) and row[quantity] > 0
     ]
+    if len(points) < 2:
+        return math.nan
     x_mean = statistics.fmean(x for x, _ in points)
     y_mean = statistics.fmean(y for _, y in points)
     return sum((x - x_mean) * (y - y_mean) for x, y in points) / sum((x - x_mean) ** 2 for x, _ in points)
 
 
-def print_table(rows: list[dict[str, Any]]) -> None:
+def add_ratios(rows: list[dict[str, Any]]) -> None:
+    """Write into our rows what share of the dense form's time and memory they took, where that form ran."""
     dense = {(row["case"], tuple(row["sizes"])): row for row in rows if row["form"] == "dense"}
     for row in rows:
-        memory = row["extra_bytes"]
-        text = memory if isinstance(memory, str) else f"{memory / 2**20:9.1f} MiB"
-        line = (
-            f"{row['case']:14s} {'x'.join(map(str, row['sizes'])):12s} {row['form']:8s} {row['seconds']:8.3f} s {text}"
-        )
         peer = dense.get((row["case"], tuple(row["sizes"])))
-        if row["form"] != "dense" and peer is not None:
-            line += f"   time x {row['seconds'] / peer['seconds']:.3f}"
-            if not isinstance(memory, str) and not isinstance(peer["extra_bytes"], str) and peer["extra_bytes"] > 0:
-                line += f"   memory x {memory / peer['extra_bytes']:.4f}"
+        if row["form"] == "dense" or peer is None or "failed" in peer or "failed" in row:
+            continue
+        row["time_ratio"] = row["seconds"] / peer["seconds"]
+        if peer["extra_bytes"] > 0:
+            row["memory_ratio"] = row["extra_bytes"] / peer["extra_bytes"]
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        line = f"{row['case']:14s} {'x'.join(map(str, row['sizes'])):12s} {row['form']:8s} "
+        if "failed" in row:
+            line += row["failed"]
+        else:
+            line += f"{row['seconds']:8.3f} s {row['extra_bytes'] / 2**20:9.1f} MiB"
+        if "time_ratio" in row:
+            line += f"   time x {row['time_ratio']:.3f}"
+        if "memory_ratio" in row:
+            line += f"   memory x {row['memory_ratio']:.4f}"
         print(line, flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small cases only")
+    parser.add_argument("--out", type=Path, help="where the rows go; default benchmarks/results/kernels_pairs.json")
     parser.add_argument("--memory-child", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory_child:
         case, form, *sizes = arguments.memory_child
         _memory_child(case, form, [int(size) for size in sizes])
         return
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    limit_memory()
+    about = {
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "device": "cpu",
+        "width": WIDTH,
+    }
+    print(f"torch {about['torch']}, {about['threads']} threads")
     pairs = run_pairs((1024, 2048, 4096)) if arguments.quick else run_pairs()
+    add_ratios(pairs)
     print_table(pairs)
-    print(f"pairs: time grows as N^{exponent(pairs, 'seconds'):.2f}, memory as N^{exponent(pairs, 'extra_bytes'):.2f}")
-    print_table(run_cross_entropy(((1024, 10_000),)) if arguments.quick else run_cross_entropy())
+    growth = {"seconds": exponent(pairs, "seconds"), "extra_bytes": exponent(pairs, "extra_bytes")}
+    print(f"pairs: time grows as N^{growth['seconds']:.2f}, memory as N^{growth['extra_bytes']:.2f}")
+    losses = run_cross_entropy(((1024, 10_000),)) if arguments.quick else run_cross_entropy()
+    add_ratios(losses)
+    print_table(losses)
+    out = arguments.out or (None if arguments.quick else RESULTS / "kernels_pairs.json")
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        content = {"about": about, "pairs_grow_as": growth, "rows": pairs + losses}
+        out.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import importlib.util
 import json
 import math
 import platform
-import resource
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kernels_pairs import limit_memory
 from torch import Tensor
 from torch_geometric.edge_index import EdgeIndex
 from torch_geometric.nn import SimpleConv
@@ -278,14 +278,6 @@ def exponents(rows: list[Row]) -> list[str]:
             if len(series) > 1:
                 lines.append(f"{kernel:12s} d {width:>3}: time ~ E^{exponent(series):.2f}")
     return lines
-
-
-def limit_memory() -> None:
-    """A peer that asks for more than is free gets an error to report, instead of ending the whole run."""
-    status, info = Path("/proc/self/status"), Path("/proc/meminfo")
-    if status.exists() and info.exists():
-        free = (_kib(info.read_text(), "MemAvailable") + _kib(status.read_text(), "VmSize")) * 1024
-        resource.setrlimit(resource.RLIMIT_AS, (free, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def main() -> None:
