@@ -15,7 +15,8 @@ def _groups(src: Tensor, segments: Segments) -> list[Tensor]:
 
 
 def _stack(src: Tensor, rows: list[Tensor]) -> Tensor:
-    return torch.stack(rows) if rows else src[:0]
+    # The empty sum keeps a result of nothing but empty segments in the graph of src.
+    return torch.stack(rows) + src[:0].sum().to(src.dtype) if rows else src[:0]
 
 
 def segment_sum(src: Tensor, segments: Segments) -> Tensor:
@@ -30,7 +31,7 @@ def segment_extreme(src: Tensor, segments: Segments, largest: bool, empty: float
     rows = []
     for group in _groups(src, segments):
         if len(group) == 0:
-            rows.append(torch.full_like(src[:1].sum(0), empty))
+            rows.append(src.new_full(src.shape[1:], empty))
         else:
             # argmax and argmin name the first of several equal entries, so that one takes the whole gradient.
             winner = group.detach().argmax(0) if largest else group.detach().argmin(0)
@@ -48,7 +49,7 @@ def segment_logsumexp(src: Tensor, segments: Segments) -> Tensor:
     rows = []
     for group in _groups(src, segments):
         if len(group) == 0:
-            rows.append(torch.full_like(src[:1].sum(0), -torch.inf))
+            rows.append(src.new_full(src.shape[1:], -torch.inf))
             continue
         weights, shift = _shifted_exp(group)
         total = weights.sum(0)
@@ -58,7 +59,7 @@ def segment_logsumexp(src: Tensor, segments: Segments) -> Tensor:
 
 
 def segment_softmax(src: Tensor, segments: Segments) -> Tensor:
-    out = torch.zeros_like(src)
+    out = src * 0 if src.numel() == 0 else torch.zeros_like(src)
     for segment, group in enumerate(_groups(src, segments)):
         if len(group) > 0:
             weights, _ = _shifted_exp(group)

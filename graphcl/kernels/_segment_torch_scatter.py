@@ -41,13 +41,10 @@ def segment_sum(src: Tensor, segments: Segments) -> Tensor:
 
 def segment_extreme(src: Tensor, segments: Segments, largest: bool) -> Tensor:
     """Empty segments hold whatever the package leaves there; the caller fills them."""
-    out = _reduce(src, segments, "max" if largest else "min")
-    if src.is_floating_point():
-        # The package starts from the lowest finite number and so cannot tell a segment of infinities.
-        limit = torch.finfo(src.dtype).min if largest else torch.finfo(src.dtype).max
-        if bool((out == limit).any()):
-            return _segment_torch.segment_extreme(src, segments, largest)
-    return out
+    if src.is_floating_point() and bool((src.detach() == (-torch.inf if largest else torch.inf)).any()):
+        # The package starts from the lowest finite number and so takes a segment of infinities for an empty one.
+        return _segment_torch.segment_extreme(src, segments, largest)
+    return _reduce(src, segments, "max" if largest else "min")
 
 
 def segment_logsumexp(src: Tensor, segments: Segments) -> Tensor:

@@ -215,3 +215,31 @@ def test_check_can_be_switched_off() -> None:
     with pytest.raises((IndexError, RuntimeError)) as raised:
         scatter_sum(torch.ones(2), torch.tensor([9, 0]), 5, check=False)
     assert "outside 0 .." not in str(raised.value)
+
+
+@pytest.mark.parametrize("backend", ["reference", *FAST_BACKENDS])
+def test_segments_of_infinities_are_not_empty(backend: SegmentBackend) -> None:
+    index = torch.tensor([2, 0, 2])
+    low = torch.full((3, 2), -INF, dtype=torch.float64, requires_grad=True)
+    high = torch.full((3, 2), INF, dtype=torch.float64)
+    top = scatter_max(low, index, 3, empty=7.0, backend=backend)
+    assert top[:, 0].tolist() == [-INF, 7.0, -INF]
+    assert scatter_min(high, index, 3, empty=7.0, backend=backend)[:, 1].tolist() == [INF, 7.0, INF]
+    (grad,) = torch.autograd.grad(top[:, 0], low, torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+    assert grad[:, 0].tolist() == [3.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("backend", ["reference", *FAST_BACKENDS])
+def test_nothing_but_empty_segments_has_gradient_zero(backend: SegmentBackend) -> None:
+    index = torch.zeros(0, dtype=torch.int64)
+    for function in (scatter_sum, scatter_mean, scatter_max, scatter_min, scatter_logsumexp, scatter_softmax):
+        src = torch.zeros(0, 2, requires_grad=True)
+        (grad,) = torch.autograd.grad(function(src, index, 3, backend=backend).sum(), src)
+        assert grad.shape == (0, 2)
+
+
+@pytest.mark.parametrize("backend", ["reference", *FAST_BACKENDS])
+def test_extremes_of_empty_segments_keep_the_integer_type(backend: SegmentBackend) -> None:
+    out = scatter_max(torch.tensor([3, 5], dtype=torch.int32), torch.tensor([1, 1]), 2, backend=backend)
+    assert out.dtype == torch.int32
+    assert out.tolist() == [0, 5]
