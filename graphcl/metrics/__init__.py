@@ -1,6 +1,22 @@
 """Measures of rankings, recommendation lists and embeddings."""
 
 from graphcl.metrics.exposure import ExposureMetrics, exposure_metrics
+from graphcl.metrics.geometry import (
+    ContrastiveGap,
+    EmbeddingGeometry,
+    Hubness,
+    SimilarityDistribution,
+    Tolerance,
+    alignment,
+    contrastive_gap,
+    effective_rank,
+    embedding_geometry,
+    hubness,
+    similarity_distribution,
+    spectrum,
+    tolerance,
+    uniformity,
+)
 from graphcl.metrics.projection import project_2d, sample_for_map
 from graphcl.metrics.ranking import (
     BucketMetrics,
@@ -21,15 +37,25 @@ from graphcl.metrics.score_distribution import ScoreHistograms, score_histograms
 
 __all__ = [
     "BucketMetrics",
+    "ContrastiveGap",
     "Csr",
+    "EmbeddingGeometry",
     "ExposureMetrics",
+    "Hubness",
     "RankingEvaluation",
     "RankingMetrics",
     "ScoreHistograms",
     "Seen",
+    "SimilarityDistribution",
     "Ties",
+    "Tolerance",
+    "alignment",
+    "contrastive_gap",
+    "effective_rank",
+    "embedding_geometry",
     "evaluate_ranking",
     "exposure_metrics",
+    "hubness",
     "metrics_by_popularity",
     "per_query_metrics",
     "project_2d",
@@ -39,4 +65,8 @@ __all__ = [
     "recommend_topk",
     "sample_for_map",
     "score_histograms",
+    "similarity_distribution",
+    "spectrum",
+    "tolerance",
+    "uniformity",
 ]
