@@ -30,6 +30,8 @@ def alignment(
     T. Wang, P. Isola, "Understanding Contrastive Representation Learning through Alignment and Uniformity on the
     Hypersphere", 2020, https://arxiv.org/abs/2005.10242. Confidence: P.
 
+    Use it beside `uniformity`, as a loss or to watch training.
+
     .. math:: L_i = \| n(z^1_i) - n(z^2_i) \|^\alpha
 
     Args:
@@ -74,6 +76,8 @@ def uniformity(
 
     T. Wang, P. Isola, "Understanding Contrastive Representation Learning through Alignment and Uniformity on the
     Hypersphere", 2020, https://arxiv.org/abs/2005.10242. Confidence: P.
+
+    Use it beside `alignment`, as a loss or to see embeddings collapse.
 
     .. math:: U = \log \operatorname{mean}_{i \ne j} e^{-t \| n(z_i) - n(z_j) \|^2}
 
@@ -133,6 +137,8 @@ def tolerance(z: Tensor, labels: Tensor) -> Tolerance:
 
     F. Wang, H. Liu, "Understanding the Behaviour of Contrastive Loss", 2021, https://arxiv.org/abs/2012.09740.
     Confidence: P. The printed definition is an expectation over all pairs, so both divisors are returned.
+
+    Use it as a measure beside `uniformity`: temperature trades one for the other.
 
     .. math:: T = \frac{\sum_{i \ne j} [c_i = c_j] \cos(z_i, z_j)}{\sum_{i \ne j} [c_i = c_j]} \quad\text{or}\quad
         \frac{\sum_{i \ne j} [c_i = c_j] \cos(z_i, z_j)}{N (N - 1)}

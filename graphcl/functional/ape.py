@@ -38,6 +38,8 @@ def noise_contrastive_estimation(data_logits: Tensor, noise_logits: Tensor, *, r
     models", 2010. Confidence: C. Logits are ``score + c - log k - log p_noise``; with a learned c the term log k is
     redundant.
 
+    Use it to train a score whose normaliser has too many terms to sum.
+
     .. math:: L_b = \operatorname{mean}_r \log(1 + e^{-\ell_{br}}) + \sum_r \log(1 + e^{\ell'_{br}})
 
     Args:

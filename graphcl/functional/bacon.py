@@ -94,6 +94,8 @@ def bacon_regularizer(logits: Tensor, counts: Tensor, *, power: float = 1.1, tem
     J. Bai et al., "Towards Distribution-Agnostic Generalized Category Discovery", 2023,
     https://arxiv.org/abs/2310.01376. Confidence: V.
 
+    Use it beside a self-training loss on classes of unequal and partly unknown size.
+
     .. math:: R = \sum_k q_k \log q_k + \log K, \qquad
         q_k \propto \hat n_k^{-\rho} \operatorname{mean}_i \operatorname{softmax}_k(o_{ik} / \tau)
 

@@ -123,6 +123,8 @@ def cacr_rbf(
     H. Zheng et al., "Contrastive Attraction and Contrastive Repulsion for Representation Learning". Confidence: U; the
     kernel :math:`e^{-\|q - k\|^2 / 2T}` (cosine over T) is this package's convention.
 
+    Use it for several augmented queries of one sample against a momentum encoder's queue.
+
     .. math:: L_i = 2 T \sum_v p_v \, \text{InfoNCE}_T(q_v, k;\ \text{keys})_i, \qquad
         p_v = \operatorname{sg} \operatorname{softmax}_v \bigl(\|q_v - k\|^2 / T\bigr)
 

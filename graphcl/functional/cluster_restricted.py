@@ -43,6 +43,8 @@ def cluster_restricted_info_nce(
     the negatives of the next one to the clusters so far, and concatenate the embeddings of all stages at the end. In a
     batch this is an id rule; drawing every batch inside one cluster gives the same loss.
 
+    Use it when a shortcut feature, once learned, keeps the others from being learned.
+
     .. math:: L_i = -\log \frac{e^{s_{ii}/\tau}}{\sum_{j : c_j = c_i} e^{s_{ij}/\tau}}, \qquad
         s_{ij} = \cos(z^1_i, z^2_j)
 

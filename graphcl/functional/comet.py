@@ -34,6 +34,8 @@ def comet_sample(
     Y. Wang, Y. Han, H. Wang, X. Zhang, "Contrast Everything: A Hierarchical Contrastive Framework for Medical Time
     Series", 2023, https://arxiv.org/abs/2310.14017. Confidence: V. On graphs: subgraphs, at every node.
 
+    Use it when whole series, or subgraphs, must be told apart at every time step or node.
+
     .. math:: L = \operatorname{mean}_t \text{NT-Xent}(h^1_{:, t}, h^2_{:, t}), \quad
         s = \text{raw inner product}
 
@@ -82,6 +84,8 @@ def comet_observation(
     Y. Wang, Y. Han, H. Wang, X. Zhang, "Contrast Everything: A Hierarchical Contrastive Framework for Medical Time
     Series", 2023, https://arxiv.org/abs/2310.14017. Confidence: V. On graphs: nodes, in every subgraph.
 
+    Use it when single time steps, or nodes within a sampled subgraph, must stay recognisable.
+
     .. math:: L = \operatorname{mean}_i \text{NT-Xent}(h^1_{i, :}, h^2_{i, :}), \quad s = \text{raw inner product}
 
     Args:
@@ -127,6 +131,8 @@ def comet_id(
 
     Y. Wang, Y. Han, H. Wang, X. Zhang, "Contrast Everything: A Hierarchical Contrastive Framework for Medical Time
     Series", 2023, https://arxiv.org/abs/2310.14017. Confidence: V. On graphs: subgraphs of one component or domain.
+
+    Use it for series, or subgraphs, of which several come from one trial, patient or component.
 
     .. math:: L = -\frac12 \operatorname{mean}_{i < j,\, y_i = y_j} \log
         \frac{e^{s_{ij}/\tau}}{\sum_k e^{s_{ik}/\tau}} - \frac12 \operatorname{mean}_{i > j,\, y_i = y_j}

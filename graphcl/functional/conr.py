@@ -37,6 +37,8 @@ def conr(
     Mahsa Keramati, Lili Meng, R. David Evans, "ConR: Contrastive Regularizer for Deep Imbalanced Regression" (2023),
     https://arxiv.org/abs/2309.06651
 
+    Use it beside a regression loss whose targets are rare in parts of their range.
+
     .. math::
         P_i = \{j \neq i : |y_i - y_j| \le w\}, \quad
         N_i = \{j : |y_i - y_j| > w, |\hat y_i - \hat y_j| \le w\}, \quad \eta_{ij} = \omega_i e^{e |y_i - y_j|}

@@ -141,6 +141,8 @@ def dclw(
     C.-H. Yeh et al., "Decoupled Contrastive Learning", 2022, https://arxiv.org/abs/2110.06848. Confidence: V (both
     gradients exist in public code; detaching the weight is this package's default).
 
+    Use it in place of `dcl` where many pairs of views are easy from the start.
+
     .. math:: \omega_i = 2 - N \operatorname{softmax}_i \bigl(\langle z^1_i, z^2_i \rangle / \sigma \bigr)
         \quad\text{over the batch, in the loss of `dcl`}
 

@@ -39,6 +39,8 @@ def dycl(
 
     "Dynamic Contrastive Learning for Hierarchical Retrieval" (2024).
 
+    Use it for two encoders and a table of relevance levels, such as taxonomies of items and of queries.
+
     .. math:: L_i = \sum_{r=1}^{R} \log\Big(1 + e^{\text{LSE}_{j: r_{ij} = 0}(\gamma s_{ij})
         + \text{LSE}_{j: r_{ij} \ge r}(-\gamma s_{ij}) + \gamma m_r}\Big)
 
@@ -125,6 +127,8 @@ def smooth_hierarchical_ap(
 
     Elias Ramzi et al., "Hierarchical Average Precision Training for Pertinent Image Retrieval" (2022),
     https://arxiv.org/abs/2207.04873
+
+    Use it to train the ranking itself, when relevance has levels.
 
     .. math:: L_q = 1 - \frac{1}{\sum_i rel_i} \sum_{i: rel_i > 0} \frac{rel_i + \sum_{j \neq i} \min(rel_i, rel_j)
         [s_j \ge s_i]}{1 + \sum_{j \neq i} \tilde H(s_j - s_i)}

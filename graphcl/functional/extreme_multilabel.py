@@ -42,6 +42,8 @@ def multi_label_softmax(
     Nilesh Gupta et al., "Dual-Encoders for Extreme Multi-Label Classification" (2023),
     https://arxiv.org/abs/2310.10636
 
+    Use it as the plain multi-positive softmax over all labels, when each query has few positives.
+
     .. math:: L_i = \sum_{p \in P_i} \Big(\log \sum_j e^{\ell_{ij}} - \ell_{ip}\Big), \qquad
         \ell_{ij} = \langle x_i, c_j \rangle / \tau
 
@@ -104,6 +106,9 @@ def decoupled_softmax(
     Nilesh Gupta et al., "Dual-Encoders for Extreme Multi-Label Classification" (2023),
     https://arxiv.org/abs/2310.10636
 
+    Use it for queries with many positive labels, such as users and items, where a shared softmax pushes confident
+    positives down.
+
     .. math:: L_i = \frac{1}{|P_i|} \sum_{p \in P_i} - \log
         \frac{e^{\ell_{ip}}}{e^{\ell_{ip}} + \sum_{j \notin P_i} e^{\ell_{ij}}}, \qquad
         \ell_{ij} = \langle x_i, c_j \rangle / \tau
@@ -161,6 +166,8 @@ def soft_top_k(
 
     Nilesh Gupta et al., "Dual-Encoders for Extreme Multi-Label Classification" (2023),
     https://arxiv.org/abs/2310.10636
+
+    Use it when the measure that counts is precision or recall in the first k places.
 
     .. math:: L_i = -\frac{1}{|P_i|} \sum_{p \in P_i} \log \sigma(\alpha (\ell_{ip} + t_i)), \qquad
         \sum_j \sigma(\alpha (\ell_{ij} + t_i)) = k_i, \qquad \ell_{ij} = \langle x_i, c_j \rangle / \tau

@@ -38,6 +38,8 @@ def groco(
     negatives. Both groups are sorted ascending, joined with the negatives first, and run through an odd-even sorting
     network of K + P layers whose comparators swap softly,
 
+    Use it when the order of neighbours matters more than the size of similarities; it has no temperature.
+
     .. math:: \alpha(a, b) = \tfrac12 + \tfrac1\pi \arctan(\lambda (b - a)), \quad
         \min{}' = \alpha a + (1 - \alpha) b, \quad \max{}' = (1 - \alpha) a + \alpha b .
 

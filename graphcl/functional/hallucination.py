@@ -76,6 +76,8 @@ def hallucination(
     "Hallucination Improves the Performance of Unsupervised Visual Representation Learning", 2023. Confidence: U, this
     package's convention. The generator (`graphcl.views.mixing.Hallucinator`) is trained with the encoder.
 
+    Use it with a queue when augmentations give positives that are too easy.
+
     .. math:: L_i = -\log \frac{e^{\langle q_i, k_i \rangle/\tau}}{e^{\langle q_i, k_i \rangle/\tau} + Z_i}
         - \log \frac{e^{\langle q_i, h_i \rangle/\tau}}{e^{\langle q_i, h_i \rangle/\tau} + Z_i}, \qquad
         Z_i = \sum_m e^{\langle q_i, m \rangle/\tau}

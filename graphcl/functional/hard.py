@@ -116,6 +116,8 @@ def simple_contrastive(
     F. Wang, H. Liu, "Understanding the Behaviour of Contrastive Loss", 2021, https://arxiv.org/abs/2012.09740.
     Confidence: P.
 
+    Use it to find out what the hardness of a softmax adds.
+
     .. math:: L_i = -s_{ii} + \lambda \sum_{j \ne i} s_{ij}, \qquad s_{ij} = \cos(z^1_i, z^2_j)
 
     Args:

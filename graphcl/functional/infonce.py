@@ -136,8 +136,8 @@ def nt_xent(
     r"""NT-Xent: every row of two stacked views finds its twin among all other rows of both views.
 
     T. Chen, S. Kornblith, M. Norouzi, G. Hinton, "A Simple Framework for Contrastive Learning of Visual
-    Representations", 2020, https://arxiv.org/abs/2002.05709. Confidence: V. The default for two augmented views of the
-    same nodes, sequences or items. No constant is added inside the logarithm.
+    Representations", 2020, https://arxiv.org/abs/2002.05709. Confidence: V. Use it first for two augmented views of
+    the same nodes, sequences or items. No constant is added inside the logarithm.
 
     .. math:: L_i = -\log \frac{e^{s(z_i, z_{i'})/\tau}}{\sum_{j \ne i} e^{s(z_i, z_j)/\tau}}, \qquad
         z = [z^1; z^2], \; i' = \text{the twin of } i

@@ -25,6 +25,8 @@ def variational_reconstruction(
 
     "Label-Agnostic Forgetting: A Supervision-Free Unlearning in Deep Models", 2024. Confidence: V.
 
+    Use it to fit the autoencoders that `laf_extraction` needs.
+
     .. math:: L = \frac1N \sum_i \|\hat x_i - x_i\|^2 + w \frac1N \sum_i
         \mathrm{KL}\bigl(\mathcal N(\mu_i, \sigma_i^2) \,\|\, \mathcal N(0, I)\bigr)
 
@@ -120,6 +122,8 @@ def laf_alignment(
     r"""Alignment step of LAF: retained samples stay near the frozen teacher, forgotten ones move away from it.
 
     "Label-Agnostic Forgetting: A Supervision-Free Unlearning in Deep Models", 2024. Confidence: V.
+
+    Use it to make a trained encoder forget given samples without their labels, after `laf_extraction`.
 
     .. math:: L = \sum_i \Bigl[ (1 - \cos(s_i, s^t_i)) - \log \sum_j e^{(1 - \cos(u_j, u^t_j)) / T} \Bigr]
 

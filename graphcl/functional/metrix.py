@@ -145,6 +145,8 @@ def metrix_contrastive(
     https://arxiv.org/abs/2106.04990. Confidence: C. The published total is the clean loss plus .4 times this one, with
     one :math:`\lambda \sim \mathrm{Beta}(2, 2)` a batch.
 
+    Use it beside the clean contrastive loss when classes are few and embeddings of unseen classes matter.
+
     .. math:: L_e = \lambda_e D_e + (1 - \lambda_e) [m - D_e]_+, \qquad D_e = \| n(a_e) - n(v_e) \|
 
     Args:
@@ -200,6 +202,8 @@ def metrix_multi_similarity(
 
     S. Venkataramanan et al., "It Takes Two to Tango: Mixup for Deep Metric Learning", 2022,
     https://arxiv.org/abs/2106.04990. Confidence: P.
+
+    Use it beside `multi_similarity` on the same batch, with mixtures of its rows.
 
     .. math:: L_i = \frac1\alpha \log\Bigl(1 + \sum_{e \in i} \lambda_e e^{-\alpha(s_e - b)}\Bigr)
         + \frac1\beta \log\Bigl(1 + \sum_{e \in i} (1 - \lambda_e) e^{\beta(s_e - b)}\Bigr), \qquad

@@ -34,6 +34,8 @@ def multi_similarity(
     Xun Wang et al., "Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning" (2019),
     https://arxiv.org/abs/1904.06627
 
+    Use it for metric learning from labels, where hard positives and negatives should weigh most.
+
     .. math:: L_i = \frac{1}{\alpha} \log \Big(1 + \sum_{p \in P_i} e^{-\alpha (s_{ip} - \lambda)}\Big)
         + \frac{1}{\beta} \log \Big(1 + \sum_{n \in N_i} e^{\beta (s_{in} - \lambda)}\Big)
 
@@ -91,6 +93,8 @@ def hierarchical_multi_similarity(
     r"""Multi-similarity at every cut of a tree: near in the tree counts as positive, far as negative.
 
     "Hierarchical Pretraining for Biomedical Term Embeddings" (2023).
+
+    Use it for terms or items with known tree distances of a few steps.
 
     .. math:: L_i = \frac{1}{K} \sum_{k=0}^{K-1} L^{MS}_i(P_k, N_k, \lambda_k), \qquad
         P_k = \{\delta_{ij} \le k\}, \quad N_k = \{\delta_{ij} > k\}

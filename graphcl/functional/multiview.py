@@ -41,6 +41,8 @@ def mv_infonce(
 
     "A Principled Framework for Multi-View Contrastive Learning" (2025).
 
+    Use it for three or more views that are all to be aligned at once.
+
     .. math:: L_i = \log \sum_{(l; m, j)} e^{\langle z^l_i, z^m_j \rangle / \tau}
         - \log \sum_{l \neq l'} e^{\langle z^l_i, z^{l'}_i \rangle / \tau}
 
@@ -117,6 +119,8 @@ def mv_dhel(
 
     "A Principled Framework for Multi-View Contrastive Learning" (2025).
 
+    Use it for three or more views when negatives should not weaken the alignment of positives.
+
     .. math:: L_i = \sum_l \log \sum_{j \neq i} e^{\langle z^l_i, z^l_j \rangle / \tau}
         - \log \sum_{l < l'} e^{\langle z^l_i, z^{l'}_i \rangle / \tau}
 
@@ -185,6 +189,8 @@ def pairwise_nt_xent(
 ) -> Tensor:
     r"""NT-Xent averaged over all pairs of views, the usual way to use a two-view loss with more views.
 
+    Use it as the baseline for three or more views.
+
     .. math:: L = \frac{2}{V (V - 1)} \sum_{l < l'} \text{NT-Xent}(z^l, z^{l'})
 
     Baseline of "A Principled Framework for Multi-View Contrastive Learning" (2025).
@@ -234,6 +240,8 @@ def mean_view_nt_xent(
     backend: Backend = "auto",
 ) -> Tensor:
     r"""NT-Xent of every view against the mean of the other views.
+
+    Use it for three or more views at the price of two: one softmax a view instead of one a pair of views.
 
     .. math:: L = \frac{1}{V} \sum_l \text{NT-Xent}\Big(z^l, \frac{1}{V - 1} \sum_{m \neq l} z^m\Big)
 
@@ -287,6 +295,8 @@ def poly_view(
     r"""Geometric poly-view contrast: each other view of an instance against all views of all other instances.
 
     Amitis Shidani et al., "Poly-View Contrastive Learning" (2024), https://arxiv.org/abs/2403.05490
+
+    Use it for three or more views when the information of every single view about the others counts.
 
     .. math:: L_i = \frac{1}{V (V - 1)} \sum_{\alpha \neq \beta}
         - \log \frac{e^{\ell_{\alpha\beta,i}}}{e^{\ell_{\alpha\beta,i}} + \sum_{\gamma, j \neq i}

@@ -128,6 +128,8 @@ def pmrl(
 
     "Principled Multimodal Representation Learning" (2025).
 
+    Use it for three or more modalities of which none is the anchor of the others.
+
     .. math:: L_i = -\log \frac{e^{S_{i1}/\tau_1}}{\sum_k e^{S_{ik}/\tau_1}}
         - w \log \frac{e^{\langle u_i, u_i \rangle/\tau_2}}{\sum_j e^{\langle u_i, u_j \rangle/\tau_2}}
 

@@ -28,6 +28,8 @@ def proto_triplet(
     two novel distance-based loss functions for few-shot image classification", 2023, https://arxiv.org/abs/2305.09062.
     Confidence: U; the exact form is a convention of this package.
 
+    Use it in few-shot episodes, with prototypes from the support rows.
+
     .. math:: L_i = \frac{1}{K - 1} \sum_{c \ne y_i} \bigl[ \|q_i - p_{y_i}\| - \|q_i - p_c\| + m \bigr]_+
 
     Args:

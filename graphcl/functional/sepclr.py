@@ -34,6 +34,8 @@ def sepclr_uniformity(
     R. Louiset, E. Duchesnay, A. Grigis, P. Gori, "Separating common from salient patterns with Contrastive
     Representation Learning", 2024, https://arxiv.org/abs/2402.11928. Confidence: V.
 
+    Use it where `uniformity` would lose the norms, as `sepclr` does.
+
     .. math:: U = \log \operatorname{mean}_{i < j} e^{-\|x_i - x_j\|^2 / (2\tau)}
 
     Args:
@@ -88,6 +90,8 @@ def sepclr_joint_entropy(
 
     R. Louiset, E. Duchesnay, A. Grigis, P. Gori, "Separating common from salient patterns with Contrastive
     Representation Learning", 2024, https://arxiv.org/abs/2402.11928. Confidence: V.
+
+    Use it to keep what two encoders represent apart, as `sepclr` does.
 
     .. math:: J = \operatorname{mean}_i \log \operatorname{mean}_j
         e^{-(\|c_i - c_j\|^2 + \|s_i - s_j\|^2) / (2 \tau)}, \qquad j = i \text{ included}

@@ -198,6 +198,8 @@ def sogclr_bimodal(
     the number of candidates. The published temperatures start at .01 to .05 within ``TemperatureUpdate(rho=6.0,
     minimum=0.005, maximum=0.05)``.
 
+    Use it for two encoders and batches too small for `info_nce`.
+
     .. math:: h_{ij} = s_{ij} - s_{ii}, \quad g_i = \operatorname{mean}_{j \ne i} e^{h_{ij}/\tau_i}, \quad
         L = \tfrac12 \operatorname{mean}_i \sum_{\text{directions}}
         \operatorname{mean}_j \operatorname{sg}\bigl(e^{h_{ij}/\tau_i} / u_i\bigr) h_{ij}

@@ -153,6 +153,8 @@ def tree_soft_contrast(
 ) -> Tensor:
     r"""Soft-mask supervised contrast: every other row is a positive to the degree that the two paths agree.
 
+    Use it for rows at the leaves of a taxonomy, in one space.
+
     .. math:: L_i = - \sum_{j \neq i} \frac{w_{ij}}{\sum_k w_{ik}}
         \Big(\ell_{ij} - \log \sum_{k \neq i} e^{\ell_{ik}}\Big)
 
@@ -225,6 +227,8 @@ def space2(
     r"""SPACE-2 on taxonomies: one soft-mask contrast a sub-space, each with its own grain of tree similarity, averaged.
 
     "SPACE-2: Tree-Structured Semi-Supervised Contrastive Pre-training for Task-Oriented Dialog Understanding" (2022).
+
+    Use it for rows at the leaves of a taxonomy, when coarse and fine likeness should not share one space.
 
     .. math:: L = \frac{1}{|\text{orders}|} \sum_n L^{\text{soft}}(h_n, G_n)
 

@@ -44,6 +44,8 @@ def multi_positive_info_nce(
 
     The multi-positive form of recommendation and graph objectives, a definition of this package. Confidence: V.
 
+    Use it for users with several items, nodes with several neighbours, or any sparse graded positives.
+
     .. math:: \text{shared: } L_i = -\sum_{p \in P(i)} \hat w_{ip} \Bigl(\ell_{ip} - \log \sum_{j} e^{\ell_{ij}}\Bigr)
         \qquad \text{own: } L_i = -\sum_{p \in P(i)} \hat w_{ip}
         \log \frac{e^{\ell_{ip}}}{e^{\ell_{ip}} + \sum_{j \notin P(i)} e^{\ell_{ij}}}

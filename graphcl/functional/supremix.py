@@ -42,6 +42,8 @@ def supremix(
 
     Anchors are the rows of all views. With positives P (equal label) and mixed positives M,
 
+    Use it for regression targets on a scale, where labels between two samples have meaning.
+
     .. math:: L_i = D_i - \frac{1}{|P_i| + |M_i|} \sum_{p \in P_i \cup M_i} \ell_{ip}, \qquad
         e^{D_i} = \sum_{j \neq i} (|y_i - y_j| + 1) e^{\ell_{ij}}
         + \sum_{k: y_k \neq y_i} ((1 - \lambda_i) |y_i - y_k| + 1) e^{\ell_{i, m_{ik}}} + \sum_{m \in M_i} e^{\ell_{im}}

@@ -21,6 +21,8 @@ def listwise_wasserstein(scores: Tensor, relevance: Tensor, *, temperature: floa
 
     "Beyond Contrastive Learning: Synthetic Data Enables List-wise Training with Multiple Levels of Relevance" (2025).
 
+    Use it for lists with graded relevance, in which the order within the relevant part counts as well.
+
     .. math:: X = \text{softmax}(\text{scores} / \tau), \quad Y = \text{softmax}(\text{relevance}), \qquad
         L = \|\mu_X - \mu_Y\|^2 + \text{Tr} \Sigma_X + \text{Tr} \Sigma_Y
         - 2 \| C_X C_Y^\top \|_*

@@ -28,6 +28,8 @@ def z_loss(
 
     "The Z-loss: a shift and scale invariant classification loss belonging to the Spherical Family" (2016).
 
+    Use it for very many classes: its cost for the classes does not grow with the batch.
+
     .. math:: o = C h, \quad z_t = (o_t - \mu(o)) / \sigma(o), \quad L = \frac{1}{a} \log(1 + e^{a (b - z_t)})
 
     Mean and (population) deviation come from two moments of the classes, with C centred first so that no cancellation
