@@ -165,8 +165,10 @@ def sampled_dot(pattern: CsrPattern, x: Tensor, y: Tensor, memory_budget: int) -
         return x.new_zeros(num_entries)
     if width == 1:
         return x[:, 0].index_select(0, pattern.rows) * y[:, 0].index_select(0, pattern.columns)
-    if x.device.type == "cpu" and x.dtype in _SAMPLED_TYPES and _HAS_MKL:
-        shape = pattern.num_rows, pattern.num_columns
+    shape = pattern.num_rows, pattern.num_columns
+    # torch's kernel refuses more entries than the matrix has places, which parallel edges of a small graph can reach.
+    fits = num_entries <= shape[0] * shape[1]
+    if fits and x.device.type == "cpu" and x.dtype in _SAMPLED_TYPES and _HAS_MKL:
         matrix = torch_csr(pattern.offsets, pattern.columns, x.new_zeros(num_entries), shape)
         dots: Tensor = torch.sparse.sampled_addmm(matrix, x.contiguous(), y.contiguous().t(), beta=0.0).values()
         return dots

@@ -231,11 +231,16 @@ class SparseMatrix:
         return torch_csr(self.row_offsets, self.columns, self.entry_values(), self.shape)
 
     def to_scipy(self) -> csr_array:
-        """``scipy.sparse.csr_array`` on the same memory, where the matrix is on a CPU."""
+        """``scipy.sparse.csr_array``, on the same memory for CPU matrices whose columns ascend within rows.
+
+        A matrix with unsorted columns or duplicates is copied: SciPy sorts and merges such arrays in place, even on
+        the way to another format.
+        """
         from scipy.sparse import csr_array
 
         arrays = (self.entry_values().detach(), self.columns, self.row_offsets)
-        return csr_array(tuple(part.cpu().numpy() for part in arrays), shape=self.shape)
+        shared = csr_array(tuple(part.cpu().numpy() for part in arrays), shape=self.shape)
+        return shared if shared.has_canonical_format else shared.copy()
 
     def to_dense(self) -> Tensor:
         """Dense (M, N) tensor, entries at one place added. O(M N) memory: for small matrices and tests."""

@@ -678,3 +678,26 @@ def test_shared_hyperedge_operators_equal_mmhcl(weighted: bool) -> None:
     assert torch.isfinite(plain.to_dense()).all()
     with pytest.raises(ValueError, match="normalization must be 'row' or 'symmetric', got 'sym'"):
         shared_hyperedge_operator(matrix, normalization="sym", keep_diagonal=True)  # type: ignore[arg-type]
+
+
+def test_scipy_cannot_write_into_a_matrix_with_duplicates() -> None:
+    rows, columns = torch.tensor([0, 0, 1, 1]), torch.tensor([1, 1, 0, 0])
+    matrix = SparseMatrix.from_coo(rows, columns, torch.ones(4), shape=(2, 2))
+    exported = matrix.to_scipy()
+    exported.sum_duplicates()
+    exported.tolil()
+    assert matrix.row_offsets.tolist() == [0, 2, 4]
+    assert matrix.values is not None
+    assert matrix.values.tolist() == [1.0] * 4
+    merged = matrix.coalesce()
+    assert np.shares_memory(merged.to_scipy().indices, merged.columns.numpy())
+
+
+def test_more_parallel_edges_than_places() -> None:
+    rows, columns = torch.tensor([0, 0, 0, 1, 1]), torch.zeros(5, dtype=torch.int64)
+    values = torch.arange(1.0, 6.0, dtype=torch.float64, requires_grad=True)
+    matrix = SparseMatrix.from_coo(rows, columns, values, shape=(2, 1))
+    x, y = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).double(), torch.tensor([[5.0, 6.0]]).double()
+    assert sddmm(matrix, x, y).tolist() == [17.0, 17.0, 17.0, 39.0, 39.0]
+    (grad,) = torch.autograd.grad(spmm(matrix, y), values, x)
+    assert grad.tolist() == [17.0, 17.0, 17.0, 39.0, 39.0]
