@@ -82,6 +82,9 @@ def main() -> None:
     parser.add_argument("--rectools-python", help="interpreter of RecTools' environment")
     parser.add_argument("--epochs", type=int, default=4, help="epochs of ours; the first is warm-up")
     parser.add_argument("--peer-epochs", type=int, default=2, help="epochs of each peer; the first is warm-up")
+    parser.add_argument(
+        "--recbole-batches", nargs="+", default=["2048", "256"], help="rows a step: RecBole's default, and the papers'"
+    )
     options = parser.parse_args()
 
     from graphcl.data import dataset_info, find_dataset_file
@@ -100,7 +103,7 @@ def main() -> None:
     if options.recbole_python:
         results.extend(
             measure(options.recbole_python, "recbole_sasrec.py", sequences, batch, str(options.peer_epochs))
-            for batch in ("256", "2048")
+            for batch in options.recbole_batches
         )
     about = {"data": options.data, **machine()}
     RESULTS.mkdir(exist_ok=True)

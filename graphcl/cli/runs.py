@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 RunFolder = Annotated[Path, typer.Argument(help="Run folder that `graphcl train` wrote.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
 
+_DEFAULT_TOP = 20
 _TABLE_SUFFIXES = (".parquet", ".csv", ".jsonl")
 _USER_TABLES = (".parquet", ".pq", ".csv", ".tsv", ".jsonl", ".ndjson", ".user", ".inter")
 
@@ -40,7 +41,9 @@ def recommend(
     run: RunFolder,
     users: Annotated[str, typer.Option(help="'all', or a file of external user ids: one a line, or a table.")],
     out: Annotated[Path, typer.Option(help="File to write: .parquet, .csv or .jsonl.")],
-    k: Annotated[int, typer.Option("-k", "--top", min=1, help="Items for each user.")] = 20,
+    k: Annotated[
+        int | None, typer.Option("-k", "--top", min=1, help="Items for each user; 20, or all where there are fewer.")
+    ] = None,
     history: Annotated[
         Literal["test", "all"],
         typer.Option(help="'test' hides each user's test item, as evaluate does; 'all' serves with everything known."),
@@ -61,7 +64,9 @@ def recommend(
 
     _check_suffix(out, _TABLE_SUFFIXES)
     pipeline = load_pipeline(run)
-    if k > pipeline.num_items:
+    if k is None:
+        k = min(_DEFAULT_TOP, pipeline.num_items)
+    elif k > pipeline.num_items:
         raise InputError(
             f"-k {k} is above the {pipeline.num_items} items of the catalogue", "give a smaller -k", path=run
         )
