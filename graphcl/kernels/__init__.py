@@ -1,6 +1,7 @@
 """Tensors in, tensors out: segment reductions, sparse products, the linear-memory pair engine, fused cross-entropy."""
 
 # Candidate rules, pairs, top-k, cross-entropy
+from graphcl.kernels._matmul import matmul_nt
 from graphcl.kernels.backends import Backend
 from graphcl.kernels.cross_entropy import linear_cross_entropy
 
@@ -90,6 +91,7 @@ __all__ = [
     "hypergraph_operator",
     "knn",
     "linear_cross_entropy",
+    "matmul_nt",
     "normalize_by_row",
     "normalize_rows",
     "normalize_symmetric",

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from graphcl.kernels import pair_topk
+from graphcl.kernels import matmul_nt, pair_topk
 
 __all__ = [
     "BucketMetrics",
@@ -150,7 +150,7 @@ def inner_product_scores(queries: Tensor, items: Tensor) -> ScoreBlock:
     def score(rows: slice, columns: slice) -> Tensor:
         first_row, first_column = (_align_down(part.start) for part in (rows, columns))
         last_row, last_column = (_align_up(part.stop) for part in (rows, columns))
-        block = padded_queries[first_row:last_row] @ padded_items[first_column:last_column].T
+        block = matmul_nt(padded_queries[first_row:last_row], padded_items[first_column:last_column])
         return block[
             rows.start - first_row : rows.stop - first_row,
             columns.start - first_column : columns.stop - first_column,

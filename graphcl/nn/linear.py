@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphcl.kernels._matmul import matmul_nt
+from graphcl.kernels import matmul_nt
 
 
 class Linear(nn.Linear):

@@ -656,6 +656,22 @@ def test_tile_products_agree_with_and_without_onednn(monkeypatch: pytest.MonkeyP
         assert _matmul._onednn_linear.__wrapped__() is None
 
 
+def test_tile_product_of_leaves_is_differentiable() -> None:
+    a, b = normal(64, 24).float().requires_grad_(), normal(48, 24, seed=1).float().requires_grad_()
+    up = normal(64, 48, seed=2).float()
+    for grad, expected in zip(
+        torch.autograd.grad(_matmul.matmul_nt(a, b), [a, b], up), (up @ b.detach(), up.T @ a.detach()), strict=True
+    ):
+        torch.testing.assert_close(grad, expected)
+
+
+def test_aligned_tile_products_have_the_same_bits_in_every_block() -> None:
+    for width in (3, 17, 64, 130):
+        a, b = normal(192, width).float(), normal(384, width, seed=1).float()
+        whole = _matmul.matmul_nt(a, b)
+        assert torch.equal(_matmul.matmul_nt(a[96:], b[96:288]), whole[96:, 96:288])
+
+
 def test_triton_asked_for_and_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"backend 'triton' needs the triton package: pip install"):
