@@ -48,6 +48,14 @@ def check_no_nan(name: str, value: Tensor) -> None:
         raise ValueError(f"{name} holds NaN, first at position {position}")
 
 
+def check_log_weight(name: str, value: Tensor) -> None:
+    """Log weights may be -inf, which leaves a pair out; NaN and +inf have no meaning."""
+    check_no_nan(name, value)
+    high = value.detach() == torch.inf
+    if bool(high.any()):
+        raise ValueError(f"{name} must be below +inf, got inf at position {torch.nonzero(high)[0].tolist()}")
+
+
 def check_vector(name: str, value: Tensor, length: int, *, device: torch.device) -> None:
     if value.dim() != 1 or value.shape[0] != length:
         raise ValueError(f"{name} must have shape ({length},), got shape {tuple(value.shape)}")
@@ -107,9 +115,10 @@ def check_positive(name: str, value: float) -> None:
 
 
 def check_positive_tensor(name: str, value: Tensor) -> None:
-    bad = ~(value.detach() > 0)
+    bad = ~((value.detach() > 0) & torch.isfinite(value.detach()))
     if bool(bad.any()):
-        raise ValueError(f"{name} must be above 0, got {float(value.detach()[bad].flatten()[0])}")
+        what = "above 0" if bool((~(value.detach() > 0)).any()) else "finite"
+        raise ValueError(f"{name} must be {what}, got {float(value.detach()[bad].flatten()[0])}")
 
 
 def check_block_size(name: str, value: int) -> int:

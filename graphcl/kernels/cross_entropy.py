@@ -103,6 +103,8 @@ def linear_cross_entropy(
             check_vector(name, vector, length, device=device)
             if check:
                 check_no_nan(name, vector)
+    if check and token_weight is not None and bool((token_weight < 0).any()):
+        raise ValueError(f"token_weight must not be negative, got {float(token_weight.min())}")
     if candidates is not None:
         check_indices("candidates", candidates, None, classes, check=check)
     if reduction not in ("none", "sum", "mean"):

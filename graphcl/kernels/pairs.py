@@ -18,6 +18,7 @@ from graphcl.kernels._arguments import (
     MEMORY_BUDGET,
     check_block_size,
     check_indices,
+    check_log_weight,
     check_no_nan,
     check_positive,
     check_positive_tensor,
@@ -292,7 +293,7 @@ def _prepare(
         if bias is not None:
             check_vector(name, bias, length, device=device)
             if check:
-                check_no_nan(name, bias)
+                check_log_weight(name, bias)
     x, y = anchors, candidates
     if similarity == "cosine":
         x, y = normalize_rows(anchors.to(wide)), normalize_rows(candidates.to(wide))
@@ -313,8 +314,12 @@ def _row_scale(
     temperature: float | Tensor, num_anchors: int, device: torch.device, wide: torch.dtype, check: bool
 ) -> float | Tensor:
     if not isinstance(temperature, Tensor):
-        check_positive("temperature", float(temperature))
-        return 1.0 / float(temperature)
+        try:
+            value = float(temperature)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"temperature must be a number or a tensor, got {temperature!r}") from error
+        check_positive("temperature", value)
+        return 1.0 / value
     if temperature.dim() == 1:
         check_vector("temperature", temperature, num_anchors, device=device)
     elif temperature.dim() > 1 or not temperature.dtype.is_floating_point:

@@ -27,7 +27,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from graphcl.kernels._arguments import check_csr, check_indices, check_vector
+from graphcl.kernels._arguments import check_csr, check_indices, check_log_weight, check_no_nan, check_vector
 
 __all__ = [
     "AllOf",
@@ -395,6 +395,8 @@ class LabelDistanceWeight:
                     f"LabelDistanceWeight.{name} must have shape ({length},), got shape {tuple(value.shape)}"
                 )
             _check_device(f"LabelDistanceWeight.{name}", value, device)
+            if check:
+                check_no_nan(f"LabelDistanceWeight.{name}", value)
 
     def log_weight_tile(self, tile: PairTile) -> Tensor | bool:
         labels = self.anchor_labels.detach()[tile.rows, None], self.candidate_labels.detach()[None, tile.columns]
@@ -437,6 +439,8 @@ class LevelTable:
         )
         for name in ("anchor_levels", "candidate_levels", "table"):
             _check_device(f"LevelTable.{name}", getattr(self, name), device)
+        if check:
+            check_log_weight("LevelTable.table", self.table)
 
     def log_weight_tile(self, tile: PairTile) -> Tensor | bool:
         rows = self.table.detach()[self.anchor_levels[tile.rows].long()]
@@ -469,6 +473,8 @@ class ScoreThreshold:
 
     def check(self, num_anchors: int, num_candidates: int, device: torch.device, check: bool) -> None:
         check_vector("ScoreThreshold.threshold", self.threshold, num_anchors, device=device)
+        if check:
+            check_no_nan("ScoreThreshold.threshold", self.threshold)
 
     def log_weight_tile(self, tile: PairTile) -> Tensor | bool:
         threshold = self.threshold.detach()[tile.rows, None]

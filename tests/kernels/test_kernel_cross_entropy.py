@@ -226,3 +226,5 @@ def test_messages() -> None:
         linear_cross_entropy(hidden, items[:, :2], good)
     with pytest.raises(ValueError, match=r"bias holds NaN"):
         linear_cross_entropy(hidden, items, good, bias=torch.full((4,), math.nan))
+    with pytest.raises(ValueError, match=r"token_weight must not be negative, got -1"):
+        linear_cross_entropy(hidden, items, good, token_weight=-torch.ones(good.shape[0]).double())

@@ -566,7 +566,8 @@ def test_moments_of_far_points_do_not_cancel(backend: Backend) -> None:
     assert result.mean is not None
     assert result.variance is not None
     upstream = [normal(5, seed=3), normal(5, seed=4), normal(5, seed=5)]
-    grads = torch.autograd.grad(list(result), [bias, temperature], upstream)
+    outputs = [result.logsumexp, result.mean, result.variance]
+    grads = torch.autograd.grad(outputs, [bias, temperature], upstream)
     similarity = -((x[:, None] - y) ** 2).sum(2)
     share = torch.softmax(similarity / scale**2 + bias.detach(), dim=1)
     mean = (share * similarity).sum(1)
@@ -799,3 +800,29 @@ def test_normalised_rows_are_what_cosine_uses() -> None:
     x, y = normal(4, 3) * 100, normal(5, 3, seed=1)
     by_hand = pair_logsumexp(normalize_rows(x), normalize_rows(y)).logsumexp
     torch.testing.assert_close(pair_logsumexp(x, y, similarity="cosine").logsumexp, by_hand)
+
+
+def test_values_without_a_meaning_are_named() -> None:
+    x, y = normal(2, 2), normal(3, 2, seed=1)
+    nan, inf = math.nan, math.inf
+    levels = torch.zeros(2, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)
+    for rule, message in (
+        (ScoreThreshold(torch.tensor([0.0, nan])), r"ScoreThreshold.threshold holds NaN, first at position \[1\]"),
+        (LevelTable(*levels, torch.tensor([[nan]])), r"LevelTable.table holds NaN"),
+        (
+            LevelTable(*levels, torch.tensor([[inf]])),
+            r"LevelTable.table must be below \+inf, got inf at position \[0, 0\]",
+        ),
+        (
+            LabelDistanceWeight(torch.tensor([nan, 0.0]), torch.zeros(3), torch.log),
+            r"LabelDistanceWeight.anchor_labels holds NaN",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pair_logsumexp(x, y, rules=rule)
+    with pytest.raises(ValueError, match=r"candidate_bias must be below \+inf, got inf at position \[2\]"):
+        pair_logsumexp(x, y, candidate_bias=torch.tensor([0.0, 0.0, inf]))
+    with pytest.raises(ValueError, match="temperature must be finite, got inf"):
+        pair_logsumexp(x, y, temperature=torch.tensor([1.0, inf]))
+    with pytest.raises(TypeError, match="temperature must be a number or a tensor, got 'cold'"):
+        pair_logsumexp(x, y, temperature="cold")  # type: ignore[arg-type]
