@@ -1,0 +1,91 @@
+"""The benchmark of objectives: which cases it runs, how it reports those that fail, what it writes."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from graphcl.losses.catalogue import CATALOGUE
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "losses.py"
+
+
+def load() -> ModuleType:
+    specification = importlib.util.spec_from_file_location("benchmark_losses", SCRIPT)
+    if specification is None or specification.loader is None:
+        raise ImportError(SCRIPT)
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[specification.name] = module
+    specification.loader.exec_module(module)
+    return module
+
+
+BENCHMARK = load()
+
+
+def row(form: str, size: int, seconds: float | None, name: str = "nt_xent") -> dict[str, object]:
+    about: dict[str, object] = {"objective": name, "form": form, "size": size, "dim": 64}
+    measured = {"seconds": seconds, "steps": 1, "extra_mib": 3.0, "value": 1.0}
+    return {**about, **(measured if seconds is not None else {"failed": "out of memory"})}
+
+
+def test_every_objective_has_its_own_form_and_the_engine_ones_a_dense_one() -> None:
+    assert all(BENCHMARK.forms_of(name)[0] == "graphcl" for name in CATALOGUE)
+    assert BENCHMARK.forms_of("nt_xent") == ["graphcl", "dense", "pytorch-metric-learning"]
+    assert BENCHMARK.forms_of("alignment") == ["graphcl"]
+
+
+def test_forms_agree_in_a_process_of_their_own() -> None:
+    ours, dense = (BENCHMARK.measure(form, "nt_xent", 40, 8, 120, once=True) for form in ("graphcl", "dense"))
+    assert ours["value"] == pytest.approx(dense["value"], rel=1e-5)
+    assert ours["seconds"] > 0
+    assert ours["steps"] == 1
+    assert BENCHMARK.describe(ours).endswith("MiB") or ours["extra_mib"] is None
+
+
+def test_a_case_that_takes_too_long_is_reported() -> None:
+    slow = BENCHMARK.measure("graphcl", "nt_xent", 40, 8, 0.01)
+    assert slow["failed"] == "more than 0 s"
+
+
+def test_a_form_that_fails_is_not_tried_at_larger_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def fail(form: str, name: str, size: int, dim: int, timeout: float) -> dict[str, object]:
+        tried.append(size)
+        return row(form, size, None if size > 1 else 0.5)
+
+    monkeypatch.setattr(BENCHMARK, "measure", fail)
+    rows = BENCHMARK.run(["nt_xent"], [1, 2, 3], 64, 1.0, ["dense"])
+    assert tried == [1, 2]
+    assert [entry.get("failed") for entry in rows] == [None, "out of memory", "not tried after out of memory at 2"]
+
+
+def test_results_merge_and_are_drawn(tmp_path: Path) -> None:
+    rows = [row("graphcl", 1024, 0.1), row("graphcl", 2048, 0.4), row("dense", 1024, 0.2), row("dense", 2048, None)]
+    BENCHMARK.write(tmp_path, "losses", rows)
+    merged = BENCHMARK.merge(tmp_path / "losses.json", [row("graphcl", 2048, 0.3), row("graphcl", 1024, 1, "dcl")])
+    assert len(merged) == 5
+    assert [entry["seconds"] for entry in merged if (entry["form"], entry["size"]) == ("graphcl", 2048)] == [0.3]
+    table = (tmp_path / "losses.md").read_text()
+    assert "| nt_xent | dense | 200 ms, 3 MiB | out of memory |" in table
+    drawing = ElementTree.parse(tmp_path / "losses.svg")
+    lines = drawing.findall(".//{http://www.w3.org/2000/svg}polyline")
+    assert len(lines) == 4  # two forms in two panels
+
+
+def test_memory_check_counts_failures_as_above(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"nt_xent": 100.0, "dcl": 2000.0, "info_nce": None}
+
+    def measured(form: str, name: str, *rest: object, **options: object) -> dict[str, object]:
+        return {**row(form, 65_536, 1.0, name), "extra_mib": found[name]}
+
+    monkeypatch.setattr(BENCHMARK, "measure", measured)
+    rows, above = BENCHMARK.check_memory(["nt_xent", "dcl", "info_nce", "alignment"], 1.0)
+    assert [entry["within_limit"] for entry in rows] == [True, False, False]
+    assert above == ["dcl", "info_nce"]
