@@ -167,8 +167,14 @@ def _merged_or(answers: Sequence[Tensor | bool], tile: PairTile) -> Tensor | boo
         return merged
     weight = _as_log_weight(tensors[0])
     for other in tensors[1:]:
-        weight = torch.maximum(weight, _as_log_weight(other).to(weight.dtype))
+        # Promoted, never narrowed: what a mask is turned into has the default type, weights may be wider.
+        weight = torch.maximum(*_promoted(weight, _as_log_weight(other)))
     return weight
+
+
+def _promoted(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    wide = torch.promote_types(first.dtype, second.dtype)
+    return first.to(wide), second.to(wide)
 
 
 def _as_log_weight(answer: Tensor) -> Tensor:

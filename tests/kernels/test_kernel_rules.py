@@ -215,3 +215,12 @@ def test_index_checks_can_be_switched_off() -> None:
 
 def test_repr_names_the_parts() -> None:
     assert repr(AnyOf([ExcludeSameIndex()])) == "AnyOf([ExcludeSameIndex(anchor_index=None, candidate_index=None)])"
+
+
+def test_any_of_keeps_the_precision_of_weights_behind_a_mask() -> None:
+    label = torch.tensor([0.0, 0.1], dtype=torch.float64)
+    weight = LabelDistanceWeight(label, label, lambda distance: distance / 3)
+    answer = AnyOf([EqualIds(torch.tensor([0, 1]), torch.tensor([5, 6])), weight]).log_weight_tile(
+        tile((0, 2), (0, 2), 2)
+    )
+    assert as_weight(answer, (2, 2)) == [[0.0, 0.1 / 3], [0.1 / 3, 0.0]]
