@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -27,10 +28,13 @@ __all__ = ["Approximation", "Plan", "plan"]
 _PROBE_SIZES = (512, 768, 1024)
 _CHECK_SIZE = 3072
 _LARGE_PROBE_SIZES = (2048, 3072, 4096)
+_FIXED_COLUMN_SIZES = (8192, 16_384)
+_FIXED_SLOPE = 0.05
 _LARGEST_ERROR = 0.05
+_PROBE_BUDGET = 2**24
+_SEEN = 2**14  # bytes by which a peak must fall to count as cut
+_FEWEST_COPIES = 0.05
 _SLOW = 2.0  # seconds for the largest of the small probes, after which the larger ones are left out
-# Stands for blocks of a fixed number of bytes, however many columns there are.
-_WHOLE_BUDGET = float(2**20)
 _LEAST_BUDGET = 2**20
 _ITEM = 4
 # The engine takes so many anchors at once on a CPU, and fewer only where they do not fit its budget.
@@ -109,8 +113,8 @@ def plan(
     """Predict the peak memory of an objective and choose its tiles, or an approximation.
 
     The peak counts what tensors take, the gradients of the embeddings included, the embeddings themselves not. A
-    process may hold more: the C library keeps freed blocks for later (with glibc the environment variable
-    ``MALLOC_MMAP_THRESHOLD_=65536`` returns them).
+    process may hold up to twice as much on a CPU: the C library keeps freed blocks for later. With glibc the
+    environment variable ``MALLOC_MMAP_THRESHOLD_=65536`` returns them, and the resident size agrees.
 
     Args:
         n: number of rows (of each view).
@@ -127,8 +131,9 @@ def plan(
     Raises:
         ValueError: a size below 1, or a name that is not in the catalogue.
 
-    Complexity: seven evaluations on 512 to 3,072 rows of width d, three more on up to 4,096 for objectives whose blocks
-    are not the engine's; for fewer than 1,024 rows one at the size itself.
+    Complexity: two dozen evaluations on 512 to 3,072 rows of width d; for objectives whose blocks are not the engine's
+    four more on up to 4,096, for those against a queue two on up to 16,384; for fewer than 1,024 rows one at the size
+    itself.
 
     >>> found = plan(65_536, 64, "info_nce", memory=2**30)
     >>> found.fits, found.peak < 2**28
@@ -225,12 +230,12 @@ class _MemoryModel:
     Attributes:
         base: the three coefficients.
         copies: bytes held for a byte of tile: 0 where the peak lies outside the sweep over pairs.
-        candidates: columns of the pair matrix for one of the n rows; `_WHOLE_BUDGET` for blocks that fill the budget.
+        columns: of the pair matrix, constant and for every row; None for blocks that fill the budget at any size.
     """
 
-    base: tuple[float, float, float]
+    base: tuple[float, float, float] = (0.0, 0.0, 0.0)
     copies: float = 0.0
-    candidates: float = 1.0
+    columns: tuple[float, float] | None = None
 
     @property
     def tiled(self) -> bool:
@@ -243,29 +248,29 @@ class _MemoryModel:
     def block_size(self, n: int, budget: int) -> tuple[int, int]:
         if not self.tiled:
             return n, n
-        if self.candidates == _WHOLE_BUDGET:
+        if self.columns is None:
             return max(1, min(n, budget // (_ITEM * n))), n
         blocks = self._blocks(n, budget)
         return blocks.rows, blocks.columns
 
-    def _columns(self, n: int) -> int:
-        return max(1, round(self.candidates * n))
+    def _width(self, n: int) -> int:
+        constant, slope = self.columns or (0.0, 0.0)
+        return max(1, round(constant + slope * n))
 
     def _blocks(self, n: int, budget: int) -> Blocks:
-        columns = self._columns(n)
-        return choose_blocks(columns, columns, _ITEM, budget, None, torch.device("cpu"))
+        return choose_blocks(max(n, _ROWS), self._width(n), _ITEM, budget, None, torch.device("cpu"))
 
     def _tiles(self, n: int, budget: int) -> float:
         if not self.tiled:
             return 0.0
-        if self.candidates == _WHOLE_BUDGET:
+        if self.columns is None:
             return self.copies * budget
         blocks = self._blocks(n, budget)
-        tile = blocks.rows * min(blocks.columns, self._columns(n)) * _ITEM
+        tile = blocks.rows * min(blocks.columns, self._width(n)) * _ITEM
         if not blocks.stored:
             return self.copies * tile
         # A block of rows keeps its exponentials over all columns; the other buffers are one tile each.
-        kept = blocks.rows * self._columns(n) * _ITEM
+        kept = blocks.rows * self._width(n) * _ITEM
         return min(self.copies, 1.0) * kept + max(self.copies - 1.0, 0.0) * tile
 
 
@@ -276,29 +281,48 @@ def _observe(run: _Run, d: int, n: int) -> _MemoryModel:
         return traced_peak(run(size, d, budget))
 
     measure(64)  # loads libraries
-    last = _PROBE_SIZES[-1]
+    first, last = _PROBE_SIZES[0], _PROBE_SIZES[-1]
     if n <= last:
         return _MemoryModel((measure(n), 0.0, 0.0))
     peaks = [measure(size) for size in _PROBE_SIZES[:-1]]
     start = time.perf_counter()
     peaks.append(measure(last))
     slow = time.perf_counter() - start > _SLOW
-    # Enough for 160 and for 250 anchors a tile against as many candidates, for half of that against twice as many.
-    narrow, wide = (last * _ITEM * rows for rows in (160, 250))
-    at_wide = measure(last, wide)
-    copies = (at_wide - measure(last, narrow)) / (wide - narrow)
-    model = _MemoryModel((0.0, 0.0, 0.0))
-    if copies > 0.05:
-        candidates = (wide + max(0.0, peaks[-1] - at_wide) / copies) / (_ROWS * last * _ITEM)
-        model = _MemoryModel((0.0, 0.0, 0.0), copies, max(1.0, round(candidates * 4) / 4))
+    model = _MemoryModel()
+    copies, width = _tiles_at(partial(measure, last), peaks[-1])
+    if copies > 0 and not slow:
+        first_width = _tiles_at(partial(measure, first), peaks[0])[1]
+        slope = max(0.0, (width - first_width) / (last - first))
+        model = _MemoryModel(copies=copies, columns=(width - slope * last, slope))
+        if slope < _FIXED_SLOPE:
+            # A queue or prototypes: rows are cheap, and only many of them show what outgrows the tiles.
+            low, high = (measure(size) - model.peak(size, MEMORY_BUDGET) for size in _FIXED_COLUMN_SIZES)
+            growth = (high - low) / (_FIXED_COLUMN_SIZES[1] - _FIXED_COLUMN_SIZES[0])
+            return replace(model, base=(low - growth * _FIXED_COLUMN_SIZES[0], growth, 0.0))
     model = _with_base(model, _PROBE_SIZES, peaks)
     if slow or abs(model.peak(_CHECK_SIZE, MEMORY_BUDGET) / measure(_CHECK_SIZE) - 1.0) < _LARGEST_ERROR:
         return model
     # Blocks of its own making: large enough probes fill them, and what is left grows with the rows.
     peaks = [measure(size) for size in _LARGE_PROBE_SIZES]
     copies = (peaks[-1] - measure(_LARGE_PROBE_SIZES[-1], _LEAST_BUDGET)) / (MEMORY_BUDGET - _LEAST_BUDGET)
-    model = _MemoryModel((0.0, 0.0, 0.0), max(0.0, copies), _WHOLE_BUDGET)
-    return _with_base(model, _LARGE_PROBE_SIZES, peaks)
+    return _with_base(_MemoryModel(copies=max(0.0, copies)), _LARGE_PROBE_SIZES, peaks)
+
+
+def _tiles_at(measure: Callable[[int], float], peak: float) -> tuple[float, float]:
+    """Bytes held for a byte of tile, and columns of the pair matrix, at one size; 0 and 0 without tiles.
+
+    The budget is halved until it cuts the number of anchors a tile; a little less then shows what a row of it costs.
+    """
+    budget = _PROBE_BUDGET
+    while (below := measure(budget)) > peak - _SEEN:
+        budget //= 2
+        if budget < _SEEN:
+            return 0.0, 0.0
+    smaller = budget * 3 // 4
+    copies = (below - measure(smaller)) / (budget - smaller)
+    if copies < _FEWEST_COPIES:
+        return 0.0, 0.0
+    return copies, (budget + (peak - below) / copies) / (_ROWS * _ITEM)
 
 
 def _with_base(model: _MemoryModel, sizes: Sequence[int], peaks: Sequence[float]) -> _MemoryModel:
