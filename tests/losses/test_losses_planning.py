@@ -47,7 +47,13 @@ def measured_peak(name: str, n: int, d: int) -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a process from /proc")
 @pytest.mark.parametrize(
     ("name", "n", "d"),
-    [("info_nce", 8192, 96), ("dcl", 8192, 64), ("hard_contrastive", 8192, 64), ("z_loss", 65536, 64)],
+    [
+        ("info_nce", 8192, 96),
+        ("dcl", 8192, 64),
+        ("hard_contrastive", 8192, 64),
+        ("z_loss", 65536, 64),
+        ("mlcd", 32768, 64),
+    ],
 )
 def test_prediction_is_within_a_fifth_of_the_measured_peak(name: str, n: int, d: int) -> None:
     assert plan(n, d, name).peak == pytest.approx(measured_peak(name, n, d), rel=0.2)
