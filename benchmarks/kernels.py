@@ -18,15 +18,15 @@ from sequential_training import machine
 
 HERE = Path(__file__).parent
 PARTS = {
-    "Pairs and cross-entropy beside their dense forms": "kernels_pairs.py",
-    "Sparse products and segment sums beside torch.sparse, PyG and torch-scatter": "kernels_sparse.py",
-    "GPU": "kernels_gpu.py",
+    "Pairs and cross-entropy beside their dense forms": ("kernels_pairs.py",),
+    "Sparse products and segment sums beside torch.sparse, PyG and torch-scatter": ("kernels_sparse.py", "--repeats=5"),
+    "GPU": ("kernels_gpu.py",),
 }
 
 
-def run_part(script: str, quick: bool) -> str:
+def run_part(script: str, *arguments: str) -> str:
     """Run one part, echo what it prints, and return it."""
-    command = [sys.executable, str(HERE / script), *(["--quick"] if quick and script != "kernels_gpu.py" else [])]
+    command = [sys.executable, str(HERE / script), *arguments]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     text = finished.stdout if finished.returncode == 0 else finished.stdout + "\nFAILED:\n" + finished.stderr
     print(text, flush=True)
@@ -39,8 +39,9 @@ def main() -> None:
     options = parser.parse_args()
     about = machine()
     lines = ["# Kernels", "", f"{about['cpu']}, {about['cores']} cores, Python {about['python']}, one run."]
-    for title, script in PARTS.items():
-        lines += ["", f"## {title}", "", "```", run_part(script, options.quick), "```"]
+    for title, (script, *arguments) in PARTS.items():
+        quick = ["--quick"] if options.quick and script != "kernels_gpu.py" else []
+        lines += ["", f"## {title}", "", "```", run_part(script, *arguments, *quick), "```"]
     results = HERE / "results"
     results.mkdir(exist_ok=True)
     (results / "kernels.md").write_text("\n".join(lines) + "\n")
