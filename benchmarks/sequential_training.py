@@ -19,6 +19,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ RESULTS = Path(__file__).parent / "results"
 
 def measure(python: str, script: str, *arguments: str) -> dict[str, Any]:
     """Run one system in its own process; its last line of output is the result."""
-    command = [python, str(PEERS / script), *arguments]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [str(Path(python).absolute()), str((PEERS / script).resolve()), *arguments]
+    with tempfile.TemporaryDirectory() as folder:  # RecBole leaves logs where it runs
+        finished = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     lines = finished.stdout.strip().splitlines()
     if finished.returncode != 0 or not lines or not lines[-1].startswith("{"):
         reason = (finished.stderr.strip().splitlines() or ["no output"])[-1]
@@ -94,7 +96,7 @@ def main() -> None:
     found = find_dataset_file(recipe, file) if file is not None and recipe.format == "sequences" else None
     if found is None:
         parser.error(f"{options.data} has no file of sequences here; set GRAPHCL_DATA to the folder that holds it")
-    sequences = str(found)
+    sequences = str(found.resolve())
     results = [measure(sys.executable, "graphcl_sasrec.py", sequences, str(options.epochs))]
     if options.rectools_python:
         results.append(
