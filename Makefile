@@ -32,8 +32,9 @@ demo: $(VENV)/.demo-data
 	$(BIN)/graphcl train sasrec --data ml-100k --out $(RUN) --overwrite
 	$(BIN)/graphcl report $(RUN)
 
+# Two workers of one thread each: two of two threads would wait for each other.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
