@@ -29,7 +29,7 @@ $(VENV)/.demo-data: $(VENV)/.installed
 	touch $@
 
 demo: $(VENV)/.demo-data
-	$(BIN)/graphcl train sasrec --data ml-100k --out $(RUN) --overwrite
+	$(BIN)/graphcl train sasrec --data ml-100k --out $(RUN) --epochs 40 --overwrite
 	$(BIN)/graphcl report $(RUN)
 
 # Two workers of one thread each: two of two threads would wait for each other.
