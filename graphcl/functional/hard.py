@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from graphcl.functional._group_sums import equal_group_pairs
 from graphcl.functional._pair_terms import (
     check_temperature,
     check_views,
@@ -90,7 +91,7 @@ def hard_contrastive(
     if ids is None or key_ids is None:
         exclude, available = None, torch.full((x.shape[0],), negatives.shape[0], device=x.device)
     else:
-        exclude, available = _equal_id_pairs(ids, key_ids), count_different(ids, key_ids)
+        exclude, available = equal_group_pairs(ids, key_ids), count_different(ids, key_ids)
     wanted = _wanted(available, num_negatives, fraction)
     width = max(int(wanted.max()) if wanted.numel() > 0 else 0, 1)
     found = pair_topk(x, negatives, width, exclude=exclude, memory_budget=memory_budget, backend=backend).indices
@@ -156,13 +157,3 @@ def _wanted(available: Tensor, num_negatives: int | None, fraction: float | None
     # One part in 10^9 guards against 0.3 * 10 falling below 3.
     part = (available.double() * fraction + 1e-9).floor().long()
     return torch.minimum(part.clamp(min=1), available)
-
-
-def _equal_id_pairs(ids: Tensor, key_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Compressed rows of the keys that carry the id of each anchor."""
-    ordered, order = torch.sort(key_ids, stable=True)
-    start = torch.searchsorted(ordered, ids)
-    count = torch.searchsorted(ordered, ids, right=True) - start
-    offsets = torch.cat([count.new_zeros(1), count.cumsum(0)])
-    within = torch.arange(int(offsets[-1]), device=ids.device) - offsets[:-1].repeat_interleave(count)
-    return offsets, order[start.repeat_interleave(count) + within]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from graphcl.functional._draws import draw_integers, draw_uniform
+from graphcl.functional._group_sums import equal_group_pairs
 from graphcl.functional._pair_terms import (
     check_temperature,
     check_views,
@@ -18,7 +19,6 @@ from graphcl.functional._pair_terms import (
     softplus,
     unit_rows,
 )
-from graphcl.functional.hard import _equal_id_pairs
 from graphcl.functional.reduction import Reduction, reduce_anchors
 from graphcl.kernels import Backend, edge_dot, pair_logsumexp, pair_topk
 from graphcl.kernels._arguments import MEMORY_BUDGET, check_block_size, check_same_space
@@ -127,7 +127,7 @@ def hard_negatives(
     """
     check_same_space("queries", queries, "queue", queue)
     different_ids(queries.shape[0], queue.shape[0], ids, queue_ids)
-    exclude = None if ids is None or queue_ids is None else _equal_id_pairs(ids, queue_ids)
+    exclude = None if ids is None or queue_ids is None else equal_group_pairs(ids, queue_ids)
     return pair_topk(
         queries, queue, num_hard, similarity="cosine", exclude=exclude, memory_budget=memory_budget, backend=backend
     ).indices

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from graphcl.functional._group_sums import group_sums
 from graphcl.functional._pair_terms import check_temperature, different_ids, in_space, refuse_key_ids
 from graphcl.functional.reduction import Reduction, reduce_anchors
 from graphcl.kernels import Backend, CandidateRule, EqualIds, ExcludeSameIndex, pair_logsumexp
@@ -103,9 +104,9 @@ def sup_con(
             x, y, temperature=temperature, rules=all_rules, memory_budget=memory_budget, backend=backend
         ).logsumexp
 
-    positive_sum, count = _group_sum(labels[:, None], key_labels[:, None], y)
+    positive_sum, count = group_sums(labels[:, None], key_labels[:, None], y)
     if own is not None and own_keys is not None:
-        own_sum, own_count = _group_sum(torch.stack([labels, own], 1), torch.stack([key_labels, own_keys], 1), y)
+        own_sum, own_count = group_sums(torch.stack([labels, own], 1), torch.stack([key_labels, own_keys], 1), y)
         positive_sum, count = positive_sum - own_sum, count - own_count
     if form == "out":
         positive = (x * positive_sum).sum(dim=1) / count.clamp(min=1) / temperature
@@ -115,12 +116,3 @@ def sup_con(
     if base_temperature is not None:
         loss = loss * (temperature / base_temperature)
     return reduce_anchors(loss, reduction, valid=count > 0, weight=weight)
-
-
-def _group_sum(anchor_groups: Tensor, key_groups: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """For every anchor, the sum and the number of the rows whose group (a row of integers) equals its own."""
-    groups, index = torch.unique(torch.cat([anchor_groups, key_groups]), dim=0, return_inverse=True)
-    anchor_index, key_index = index[: anchor_groups.shape[0]], index[anchor_groups.shape[0] :]
-    total = rows.new_zeros(groups.shape[0], rows.shape[1]).index_add(0, key_index, rows)
-    count = torch.bincount(key_index, minlength=groups.shape[0])
-    return total[anchor_index], count[anchor_index]
