@@ -15,6 +15,7 @@ from graphcl.functional.bacon import bacon_log_prior, bacon_regularizer, bacon_s
 
 # Block and meta-node forms
 from graphcl.functional.block_infonce import BlockCorrection, block_info_nce, pamc
+from graphcl.functional.bpr import bpr
 from graphcl.functional.cacr import cacr, cacr_rbf
 from graphcl.functional.claps import claps, perturb_rows
 from graphcl.functional.cluster_restricted import cluster_restricted_info_nce, compose_stages
@@ -78,6 +79,7 @@ from graphcl.functional.sparse_positives import multi_positive_info_nce
 from graphcl.functional.supcon import sup_con
 from graphcl.functional.supremix import supremix
 from graphcl.functional.swav import swav
+from graphcl.functional.synergistic import synergistic_contrastive
 from graphcl.functional.uniclr import uniclr
 from graphcl.functional.wasserstein import listwise_wasserstein
 from graphcl.functional.whitening import group_whiten, shuffled_group_whitening
@@ -107,6 +109,7 @@ __all__ = [
     "bacon_soft",
     "bad_pair_weights",
     "block_info_nce",
+    "bpr",
     "cacr",
     "cacr_rbf",
     "claps",
@@ -203,6 +206,7 @@ __all__ = [
     "sup_con",
     "supremix",
     "swav",
+    "synergistic_contrastive",
     "tolerance",
     "tree_paths",
     "tree_soft_contrast",
