@@ -1,0 +1,45 @@
+"""Graphs: nearest-neighbour graphs, conversion from and to the formats of the field."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graphcl.graphs.bipartite import BipartiteGraph, stack_bipartite
+    from graphcl.graphs.conversion import adjacency, as_data, encode_labels
+    from graphcl.graphs.knn import Neighbours, knn_graph, nearest_neighbours
+    from graphcl.graphs.operators import BipartiteOperator, PropagationOperator
+
+# Public name -> the file that holds it, imported when the name is first asked for.
+_LAZY = {
+    "BipartiteGraph": "graphcl.graphs.bipartite",
+    "BipartiteOperator": "graphcl.graphs.operators",
+    "Neighbours": "graphcl.graphs.knn",
+    "PropagationOperator": "graphcl.graphs.operators",
+    "adjacency": "graphcl.graphs.conversion",
+    "as_data": "graphcl.graphs.conversion",
+    "encode_labels": "graphcl.graphs.conversion",
+    "knn_graph": "graphcl.graphs.knn",
+    "nearest_neighbours": "graphcl.graphs.knn",
+    "stack_bipartite": "graphcl.graphs.bipartite",
+}
+
+__all__ = [
+    "BipartiteGraph",
+    "BipartiteOperator",
+    "Neighbours",
+    "PropagationOperator",
+    "adjacency",
+    "as_data",
+    "encode_labels",
+    "knn_graph",
+    "nearest_neighbours",
+    "stack_bipartite",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'graphcl.graphs' has no attribute {name!r}")

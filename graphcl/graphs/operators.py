@@ -1,0 +1,78 @@
+"""What propagation needs of a graph: something with a shape that multiplies dense rows."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from graphcl.kernels import SparseMatrix, spmm
+
+__all__ = ["BipartiteOperator", "PropagationOperator"]
+
+
+class PropagationOperator(Protocol):
+    """A linear map (M, N) that is applied by ``@``: `SparseMatrix`, `FactoredMatrix`, `BipartiteOperator` and others.
+
+    >>> from graphcl.kernels import SparseMatrix
+    >>> operator: PropagationOperator = SparseMatrix(torch.tensor([0, 1]), torch.tensor([0]), None, (1, 1))
+    >>> operator @ torch.ones(1, 2)
+    tensor([[1., 1.]])
+    """
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    def __matmul__(self, dense: Tensor) -> Tensor: ...
+
+
+class BipartiteOperator:
+    r"""Symmetric operator of a bipartite graph, applied block by block and never assembled.
+
+    .. math:: \begin{pmatrix} 0 & B \\ B^T & 0 \end{pmatrix}
+
+    It holds half of what the assembled matrix and its transpose hold, and its backward pass sorts half as many
+    entries: choose it for large graphs.
+
+    Args:
+        block: B, ``(M, N)``; the operator is ``(M + N, M + N)`` with the rows of B first.
+
+    Complexity: O(E d) to apply, beside one copy of the result.
+
+    >>> block = SparseMatrix.from_coo(torch.tensor([0]), torch.tensor([1]), shape=(1, 2))
+    >>> BipartiteOperator(block) @ torch.tensor([1.0, 10.0, 100.0])
+    tensor([100.,   0.,   1.])
+    """
+
+    def __init__(self, block: SparseMatrix) -> None:
+        self.block = block
+        self.transposed = block.T
+        size = sum(block.shape)
+        self.shape = (size, size)
+
+    @property
+    def T(self) -> BipartiteOperator:
+        """The operator itself: it is symmetric."""
+        return self
+
+    def to(self, target: torch.device | str | torch.dtype) -> BipartiteOperator:
+        """The operator on another device or with values of another dtype."""
+        return BipartiteOperator(self.block.to(target))
+
+    def row_sums(self) -> Tensor:
+        """Degrees of all nodes, ``(M + N,)``."""
+        return torch.cat([self.block.row_sums(), self.block.column_sums()])
+
+    def to_dense(self) -> Tensor:
+        """Dense ``(M + N, M + N)`` tensor, for small graphs and tests."""
+        return self @ torch.eye(self.shape[0], dtype=self.block.entry_values().dtype, device=self.block.device)
+
+    def __matmul__(self, dense: Tensor) -> Tensor:
+        if dense.dim() == 0 or dense.shape[0] != self.shape[1]:
+            raise ValueError(f"dense must have shape ({self.shape[1]}, ...), got shape {tuple(dense.shape)}")
+        num_rows = self.block.shape[0]
+        return torch.cat([spmm(self.block, dense[num_rows:]), spmm(self.transposed, dense[:num_rows])])
+
+    def __repr__(self) -> str:
+        return f"BipartiteOperator({self.block!r})"

@@ -1,0 +1,102 @@
+"""Propagation without weights and activations, as in LightGCN and its descendants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+from graphcl.graphs.operators import PropagationOperator
+
+__all__ = ["LightGCNConv"]
+
+
+class LightGCNConv(nn.Module):
+    r"""Propagation of LightGCN (He et al., 2020, https://arxiv.org/abs/2002.02126); it has no parameters.
+
+    .. math:: E^{(l+1)} = \tilde A E^{(l)}, \qquad
+        E = \frac{1}{L+1} \sum_{l=0}^{L} E^{(l)} \;(\text{mean, with ego})
+
+    Args:
+        num_layers: L, at least 0.
+        reduce: ``mean`` (paper) or ``sum`` (SSLRec) of the layers.
+        include_ego: whether layer 0, the table itself, takes part. SimGCL and XSimGCL leave it out.
+
+    Raises:
+        ValueError: an argument out of range, or no layer left to reduce.
+
+    Complexity: O(L E d) time; O(n d) memory beside what autograd keeps (nothing: the propagation is linear).
+
+    >>> import torch
+    >>> from graphcl.graphs.bipartite import BipartiteGraph
+    >>> graph = BipartiteGraph(1, 1, torch.tensor([0]), torch.tensor([0]))
+    >>> LightGCNConv(1)(torch.tensor([[1.0], [3.0]]), graph.normalized())
+    tensor([[2.],
+            [2.]])
+    """
+
+    def __init__(self, num_layers: int, *, reduce: Literal["mean", "sum"] = "mean", include_ego: bool = True) -> None:
+        super().__init__()
+        if isinstance(num_layers, bool) or not isinstance(num_layers, int) or num_layers < 0:
+            raise ValueError(f"num_layers must be an integer of at least 0, got {num_layers!r}")
+        if reduce not in ("mean", "sum"):
+            raise ValueError(f"reduce must be 'mean' or 'sum', got {reduce!r}")
+        if num_layers == 0 and not include_ego:
+            raise ValueError("num_layers must be at least 1 where include_ego is False, got 0")
+        self.num_layers = num_layers
+        self.reduce = reduce
+        self.include_ego = include_ego
+
+    def layers(
+        self,
+        x: Tensor,
+        operator: PropagationOperator | Sequence[PropagationOperator],
+        perturb: Callable[[Tensor], Tensor] | None = None,
+    ) -> list[Tensor]:
+        """All layers ``[E0, E1, .., EL]``, each ``(n, d)``.
+
+        Args:
+            x: ``(n, d)``.
+            operator: the normalised adjacency, or one for each layer (the random walk of SGL).
+            perturb: applied to every propagated layer before it is propagated further (the noise of SimGCL).
+
+        Raises:
+            ValueError: as many operators as layers are needed, and they must fit ``x``.
+        """
+        out = [x]
+        for one in self._operators(x, operator):
+            propagated = one @ out[-1]
+            out.append(propagated if perturb is None else perturb(propagated))
+        return out
+
+    def combine(self, layers: Sequence[Tensor]) -> Tensor:
+        """Sum or mean of the layers ``[E0, .., EL]``, without layer 0 where ``include_ego`` is off."""
+        chosen = layers if self.include_ego else layers[1:]
+        total = chosen[0]
+        for layer in chosen[1:]:
+            total = total + layer
+        return total / len(chosen) if self.reduce == "mean" else total
+
+    def forward(
+        self,
+        x: Tensor,
+        operator: PropagationOperator | Sequence[PropagationOperator],
+        perturb: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """The combined layers, ``(n, d)``; arguments as in `layers`."""
+        return self.combine(self.layers(x, operator, perturb))
+
+    def extra_repr(self) -> str:
+        return f"num_layers={self.num_layers}, reduce={self.reduce!r}, include_ego={self.include_ego}"
+
+    def _operators(
+        self, x: Tensor, operator: PropagationOperator | Sequence[PropagationOperator]
+    ) -> Sequence[PropagationOperator]:
+        operators = operator if isinstance(operator, Sequence) else [operator] * self.num_layers
+        if len(operators) != self.num_layers:
+            raise ValueError(f"operator must be one, or one for each of {self.num_layers} layers, got {len(operators)}")
+        for one in operators:
+            if one.shape != (x.shape[0], x.shape[0]):
+                raise ValueError(f"operator must have shape ({x.shape[0]}, {x.shape[0]}) to fit x, got {one.shape}")
+        return operators
