@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graphcl.graphs.bipartite import BipartiteGraph, stack_bipartite
     from graphcl.graphs.conversion import adjacency, as_data, encode_labels
+    from graphcl.graphs.influence import influence_matrix
     from graphcl.graphs.knn import Neighbours, knn_graph, nearest_neighbours
     from graphcl.graphs.operators import BipartiteOperator, PropagationOperator
 
@@ -20,6 +21,7 @@ _LAZY = {
     "adjacency": "graphcl.graphs.conversion",
     "as_data": "graphcl.graphs.conversion",
     "encode_labels": "graphcl.graphs.conversion",
+    "influence_matrix": "graphcl.graphs.influence",
     "knn_graph": "graphcl.graphs.knn",
     "nearest_neighbours": "graphcl.graphs.knn",
     "stack_bipartite": "graphcl.graphs.bipartite",
@@ -33,6 +35,7 @@ __all__ = [
     "adjacency",
     "as_data",
     "encode_labels",
+    "influence_matrix",
     "knn_graph",
     "nearest_neighbours",
     "stack_bipartite",

@@ -9,37 +9,49 @@ import torch
 from torch import Tensor
 
 from graphcl.functional import pamc
-from graphcl.kernels import SparseMatrix, cluster_sum, normalize_by_row, normalize_rows, spmm
+from graphcl.graphs import influence_matrix
+from graphcl.kernels import SparseMatrix, cluster_sum, normalize_rows
 from replay_cases.registry import Case, case
 
 
-def influence(one: Case) -> Tensor:
-    """``A + A^2 + ...`` of the row-normalised symmetrised graph with loops, dense."""
+def graph_of(one: Case) -> SparseMatrix:
+    """The listed edges in both directions, unweighted."""
     num_nodes = int(one.inputs["n"])
     edges = torch.tensor(one.inputs["edges"]).T
-    loops = torch.arange(num_nodes).repeat(2, 1)
-    every = torch.unique(torch.cat([edges, edges.flip(0), loops], dim=1), dim=1)
-    adjacency = SparseMatrix.from_coo(
-        every[0], every[1], torch.ones(every.shape[1]).double(), shape=(num_nodes, num_nodes)
-    )
-    adjacency = normalize_by_row(adjacency)
-    power = torch.eye(num_nodes, dtype=torch.float64)
-    total = torch.zeros_like(power)
-    for _ in range(int(one.inputs["order"])):
-        power = spmm(adjacency, power)
-        total += power
-    return total
+    both = torch.unique(torch.cat([edges, edges.flip(0)], dim=1), dim=1)
+    ones = torch.ones(both.shape[1], dtype=torch.float64)
+    return SparseMatrix.from_coo(both[0], both[1], ones, shape=(num_nodes, num_nodes))
+
+
+def edges_of(one: Case) -> tuple[Tensor, Tensor]:
+    """Stored entries and values of ``A + A^2 + ...`` of the graph that a case refers to."""
+    graph = one.referenced(one.inputs["graph"])
+    matrix = influence_matrix(graph_of(graph), int(graph.inputs["order"]))
+    return torch.stack([matrix.pattern.rows, matrix.columns]), matrix.entry_values()
+
+
+def wave(spec: Mapping[str, Any]) -> Tensor:
+    """The matrix of sines that an input describes."""
+    position = torch.arange(spec["rows"] * spec["cols"], dtype=torch.float64).reshape(spec["rows"], spec["cols"])
+    return torch.as_tensor(spec["amp"] * torch.sin(spec["step"] * position + spec["k"]))
+
+
+@case("pamc_influence")
+def pamc_influence(one: Case) -> Mapping[str, Any]:
+    graph, order = graph_of(one), int(one.inputs["order"])
+    return {
+        "A": influence_matrix(graph, 1).to_dense(),
+        f"A_pow{order}": influence_matrix(graph, order, accumulate=False).to_dense(),
+        f"A_cum{order}": influence_matrix(graph, order).to_dense(),
+    }
 
 
 @case("pamc_loss")
 def pamc_loss(one: Case) -> Mapping[str, Any]:
-    wave = one.inputs["z"]
-    position = torch.arange(wave["rows"] * wave["cols"], dtype=torch.float64).reshape(wave["rows"], wave["cols"])
-    z = (wave["amp"] * torch.sin(wave["step"] * position + wave["k"])).requires_grad_()
+    z = wave(one.inputs["z"]).requires_grad_()
     ids = torch.tensor(one.inputs["cluster_ids"])
-    graph = influence(one.referenced(one.inputs["graph"]))
-    edges = graph.nonzero().T
-    loss = pamc(z, ids, edges, edge_weight=graph[edges[0], edges[1]], temperature=1.0 / float(one.inputs["tau"]))
+    edges, weights = edges_of(one)
+    loss = pamc(z, ids, edges, edge_weight=weights, temperature=1.0 / float(one.inputs["tau"]))
     assert isinstance(loss, Tensor)
     meta_nodes = cluster_sum(z.detach(), ids, int(ids.max()) + 1)
     cosine = normalize_rows(meta_nodes) @ normalize_rows(meta_nodes).T
