@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graphcl.graphs.bipartite import BipartiteGraph, stack_bipartite
     from graphcl.graphs.conversion import adjacency, as_data, encode_labels
+    from graphcl.graphs.hypergraph import Hypergraph, concatenate_hypergraphs
     from graphcl.graphs.influence import influence_matrix
     from graphcl.graphs.knn import Neighbours, knn_graph, nearest_neighbours
     from graphcl.graphs.operators import BipartiteOperator, PropagationOperator
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
 _LAZY = {
     "BipartiteGraph": "graphcl.graphs.bipartite",
     "BipartiteOperator": "graphcl.graphs.operators",
+    "Hypergraph": "graphcl.graphs.hypergraph",
     "Neighbours": "graphcl.graphs.knn",
     "PropagationOperator": "graphcl.graphs.operators",
     "adjacency": "graphcl.graphs.conversion",
     "as_data": "graphcl.graphs.conversion",
+    "concatenate_hypergraphs": "graphcl.graphs.hypergraph",
     "encode_labels": "graphcl.graphs.conversion",
     "influence_matrix": "graphcl.graphs.influence",
     "knn_graph": "graphcl.graphs.knn",
@@ -30,10 +33,12 @@ _LAZY = {
 __all__ = [
     "BipartiteGraph",
     "BipartiteOperator",
+    "Hypergraph",
     "Neighbours",
     "PropagationOperator",
     "adjacency",
     "as_data",
+    "concatenate_hypergraphs",
     "encode_labels",
     "influence_matrix",
     "knn_graph",
