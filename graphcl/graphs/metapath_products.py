@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ Score = Literal["pathsim", "count"]
 Ties = Literal["random", "column"]
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
+#: From positions of entries to keys that order them.
+Keys = Callable[[IntArray], NDArray[np.uint64]]
 
 
 class PathProduct:
@@ -146,15 +148,13 @@ def order_seed(generator: torch.Generator | None) -> int:
     return int(torch.randint(2**62, (), generator=generator, device=generator.device))
 
 
-def keep_best(
-    offsets: IntArray, scores: FloatArray, keys: NDArray[np.uint64], k: int, *, block_entries: int
-) -> NDArray[np.bool_]:
+def keep_best(offsets: IntArray, scores: FloatArray, keys: Keys, k: int, *, block_entries: int) -> NDArray[np.bool_]:
     """Which entries are among the k best of their row: score descending, then key descending.
 
     Args:
         offsets: (R + 1,) rows.
         scores: (E,) finite.
-        keys: (E,) distinct within a row, not 0.
+        keys: gives the keys of entries, by position; distinct within a row, not 0. Asked for ties at the cut only.
         k: entries kept a row.
         block_entries: how many are ordered at a time.
 
@@ -179,7 +179,7 @@ def keep_best(
 
 
 def _best_of_padded(
-    places: IntArray, inside: NDArray[np.bool_], scores: FloatArray, keys: NDArray[np.uint64], k: int
+    places: IntArray, inside: NDArray[np.bool_], scores: FloatArray, keys: Keys, k: int
 ) -> NDArray[np.bool_]:
     padded = np.where(inside, scores[places], -np.inf)
     cut = np.partition(padded, padded.shape[1] - k, axis=1)[:, [padded.shape[1] - k]]
@@ -188,7 +188,7 @@ def _best_of_padded(
     wanted = k - (padded > cut).sum(axis=1)
     over = np.nonzero(tied.sum(axis=1) > wanted)[0]
     if over.size:
-        order = np.where(tied[over], keys[places[over]], np.uint64(0))
+        order = np.where(tied[over], keys(places[over]), np.uint64(0))
         sorted_keys = np.sort(order, axis=1)
         lowest = sorted_keys[np.arange(over.size), padded.shape[1] - wanted[over]]
         kept[over] &= ~tied[over] | (order >= lowest[:, None])
@@ -208,14 +208,8 @@ def concatenated(parts: Sequence[tuple[IntArray, IntArray, FloatArray | None]], 
 
 
 def sorted_rows(block: csr_array) -> csr_array:
-    """The block with columns ascending within rows."""
-    block.sort_indices()
-    return block
-
-
-def row_numbers(block: Any, first: int) -> IntArray:
-    """Row of every entry of a block that begins at row ``first``."""
-    return np.repeat(np.arange(first, first + block.shape[0]), np.diff(block.indptr))
+    """The block with columns ascending within rows: two linear passes, faster than sorting every row."""
+    return block.tocsc().tocsr()
 
 
 def _contracted(factors: list[csr_array], limit: int) -> list[csr_array]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from graphcl.errors import InputError
 from graphcl.graphs.metapath import MetaPath, MetaPathLike, incidence, parse_metapath, target_type
@@ -23,7 +25,6 @@ from graphcl.graphs.metapath_products import (
     is_symmetric,
     keep_best,
     order_seed,
-    row_numbers,
     sorted_rows,
 )
 from graphcl.kernels import Factor, FactoredMatrix, SparseMatrix, add_self_loops, normalize_symmetric
@@ -251,16 +252,16 @@ def metapath_adjacency(
     allowed_per_row = _row_limit(product, k, max_edges, selection, str(parsed))
     parts, dropped = [], False
     for rows, block in product.blocks():
-        entries = _Entries(sorted_rows(block), rows.start)
+        entries = _Entries.of(block, rows.start)
         if not self_loops:
             entries = entries.where(entries.rows != entries.columns)
-        scores = entries.values if loops is None else entries.pathsim(loops)
         if allowed_per_row is not None and entries.lengths.max(initial=0) > allowed_per_row:
-            keys = selection.keys(entries.rows, entries.columns, product.shape[1])
-            ranking = entries.values if score == "count" else scores
-            kept = keep_best(entries.offsets, ranking, keys, allowed_per_row, block_entries=product.block_entries)
-            dropped, entries, scores = True, entries.where(kept), scores[kept]
-        values = {"count": entries.values, "boolean": None, "pathsim": scores}[weights]
+            ranking = entries.values if score == "count" or loops is None else entries.pathsim(loops)
+            dropped, entries = True, entries.best(ranking, allowed_per_row, selection, product)
+        entries = entries.sorted(product.shape[1])
+        values = None
+        if weights != "boolean":
+            values = entries.values if weights == "count" or loops is None else entries.pathsim(loops)
         parts.append((entries.lengths, entries.columns, values))
     found = concatenated(parts, product.shape)
     if dropped and not bool((found.pattern.rows != found.columns).any()):
@@ -423,15 +424,22 @@ def coarse_adjacency(operators: Sequence[SparseMatrix]) -> SparseMatrix:
     )
 
 
+@dataclass(frozen=True)
 class _Entries:
     """The entries of a block of rows."""
 
-    def __init__(self, block: csr_array, first: int) -> None:
-        self.lengths: IntArray = np.diff(block.indptr).astype(np.int64)
-        self.rows = row_numbers(block, first)
-        self.columns: IntArray = block.indices.astype(np.int64)
-        self.values: FloatArray = block.data
-        self._first = first
+    lengths: IntArray
+    columns: np.ndarray
+    values: FloatArray
+    first: int
+
+    @classmethod
+    def of(cls, block: csr_array, first: int) -> _Entries:
+        return cls(np.diff(block.indptr).astype(np.int64), block.indices, block.data, first)
+
+    @cached_property
+    def rows(self) -> IntArray:
+        return np.repeat(np.arange(self.first, self.first + self.lengths.size), self.lengths)
 
     @property
     def offsets(self) -> IntArray:
@@ -441,12 +449,24 @@ class _Entries:
         scores: FloatArray = 2.0 * self.values / (loops[self.rows] + loops[self.columns])
         return scores
 
-    def where(self, kept: np.ndarray) -> _Entries:
-        fewer = object.__new__(_Entries)
-        fewer.rows, fewer.columns, fewer.values = self.rows[kept], self.columns[kept], self.values[kept]
-        fewer._first = self._first
-        fewer.lengths = np.bincount(fewer.rows - self._first, minlength=self.lengths.size)
-        return fewer
+    def where(self, kept: NDArray[np.bool_]) -> _Entries:
+        lengths = np.diff(np.concatenate([[0], np.cumsum(kept)])[self.offsets])
+        return _Entries(lengths, self.columns[kept], self.values[kept], self.first)
+
+    def best(self, scores: FloatArray, k: int, selection: Selection, product: PathProduct) -> _Entries:
+        """The k best of every row."""
+
+        def keys(places: IntArray) -> NDArray[np.uint64]:
+            return selection.keys(self.rows[places], self.columns[places], product.shape[1])
+
+        return self.where(keep_best(self.offsets, scores, keys, k, block_entries=product.block_entries))
+
+    def sorted(self, num_columns: int) -> _Entries:
+        """Columns ascending within rows."""
+        from scipy.sparse import csr_array
+
+        shape = self.lengths.size, num_columns
+        return _Entries.of(sorted_rows(csr_array((self.values, self.columns, self.offsets), shape=shape)), self.first)
 
 
 def _wanted(graph: HeteroData, metapaths: Sequence[MetaPathLike] | None) -> Sequence[MetaPathLike]:
@@ -491,7 +511,7 @@ def _row_limit(
 
     def lengths() -> Iterator[IntArray]:
         for rows, block in product.blocks():
-            entries = _Entries(block, rows.start)
+            entries = _Entries.of(block, rows.start)
             loops = (
                 0
                 if selection.self_loops
@@ -552,11 +572,10 @@ def _closure(
     limit = _row_limit(product, k, max_edges, selection, what)
     parts, dropped = [], False
     for rows, block in product.blocks():
-        entries = _Entries(sorted_rows(block), rows.start)
+        entries = _Entries.of(block, rows.start)
         if limit is not None and entries.lengths.max(initial=0) > limit:
-            keys = selection.keys(entries.rows, entries.columns, product.shape[1])
-            kept = keep_best(entries.offsets, np.zeros(keys.size), keys, limit, block_entries=product.block_entries)
-            dropped, entries = True, entries.where(kept)
+            dropped, entries = True, entries.best(np.zeros(entries.columns.size), limit, selection, product)
+        entries = entries.sorted(product.shape[1])
         parts.append((entries.lengths, entries.columns, None))
     found = concatenated(parts, product.shape)
     if dropped:
