@@ -1,5 +1,10 @@
 """From tables to arrays: interactions, sequences, splits, readers, the data doctor, the data set registry."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from graphcl.data.doctor import DataWarning, DoctorReport, diagnose
 from graphcl.data.ids import IdMap
 from graphcl.data.interactions import Interactions, Sequences, k_core
@@ -18,6 +23,18 @@ from graphcl.data.registry import (
 from graphcl.data.splits import EvaluationSet, Split, leave_one_out, split_by_ratio, split_by_time
 from graphcl.data.synthetic import synthetic_shop
 
+if TYPE_CHECKING:
+    from graphcl.data.graph_generators import digits_graph, stochastic_block_model
+    from graphcl.data.graphs import GraphDataset, load_graph
+
+# What needs torch is imported when it is first asked for.
+_LAZY = {
+    "GraphDataset": "graphcl.data.graphs",
+    "digits_graph": "graphcl.data.graph_generators",
+    "load_graph": "graphcl.data.graphs",
+    "stochastic_block_model": "graphcl.data.graph_generators",
+}
+
 __all__ = [
     "FORMATS",
     "DataWarning",
@@ -25,6 +42,7 @@ __all__ = [
     "DoctorReport",
     "DroppedRows",
     "EvaluationSet",
+    "GraphDataset",
     "IdMap",
     "Interactions",
     "PrefixRows",
@@ -36,16 +54,25 @@ __all__ = [
     "Split",
     "dataset_info",
     "diagnose",
+    "digits_graph",
     "find_dataset_file",
     "k_core",
     "leave_one_out",
     "list_datasets",
     "load_dataset",
+    "load_graph",
     "prefix_rows",
     "read_features",
     "read_interactions",
     "same_target_rows",
     "split_by_ratio",
     "split_by_time",
+    "stochastic_block_model",
     "synthetic_shop",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'graphcl.data' has no attribute {name!r}")
