@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from graphcl.functional import block_info_nce, info_nce
-from graphcl.functional.block_infonce import BlockCorrection
+from graphcl.functional.block import BlockCorrection
 from graphcl.kernels import cluster_mean, normalize_rows, pair_topk
 
 SIZES = (512, 2_048, 8_192)

@@ -23,6 +23,7 @@ FOLDER = Path(__file__).parent / "objectives"
 #: Public functions that are parts of objectives, draws, schedules or measures.
 PIECES = frozenset(
     [
+        "assignment_divergence",
         "attention_pool",
         "bacon_log_prior",
         "bacon_sampling_rate",
@@ -40,9 +41,11 @@ PIECES = frozenset(
         "hallucinate",
         "hard_negatives",
         "interpolate_negatives",
+        "meta_node_repulsion",
         "mix_batch",
         "mix_rows",
         "nearest_centers",
+        "neighbor_attraction",
         "path_similarity",
         "perturb_rows",
         "principal_direction",
@@ -53,6 +56,8 @@ PIECES = frozenset(
         "sbcl_class_temperature",
         "sbcl_subclusters",
         "soft_top_k_threshold",
+        "student_t_assignment",
+        "target_distribution",
         "tolerance",
         "tree_paths",
         "unigram_log_probabilities",

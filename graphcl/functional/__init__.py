@@ -11,10 +11,11 @@ from graphcl.functional.ape import (
     noise_contrastive_estimation,
     unigram_log_probabilities,
 )
+from graphcl.functional.assignment import assignment_divergence, student_t_assignment, target_distribution
 from graphcl.functional.bacon import bacon_log_prior, bacon_regularizer, bacon_sampling_rate, bacon_soft
 
 # Block and meta-node forms
-from graphcl.functional.block_infonce import BlockCorrection, block_info_nce, pamc
+from graphcl.functional.block import BlockCorrection, block_info_nce, meta_node_repulsion, neighbor_attraction, pamc
 from graphcl.functional.bpr import bpr
 from graphcl.functional.cacr import cacr, cacr_rbf
 from graphcl.functional.claps import claps, perturb_rows
@@ -65,6 +66,7 @@ from graphcl.functional.proto_triplet import proto_triplet
 from graphcl.functional.reduction import Reduction, reduce_anchors
 from graphcl.functional.rescaling import diagonal_rescale, rescaled_info_nce
 from graphcl.functional.sbcl import sbcl, sbcl_class_temperature, sbcl_subclusters
+from graphcl.functional.scgc import scgc
 from graphcl.functional.sepclr import sepclr, sepclr_joint_entropy, sepclr_uniformity
 from graphcl.functional.sogclr import (
     SogCLRState,
@@ -102,6 +104,7 @@ __all__ = [
     "alignment",
     "amcl",
     "ape_nce",
+    "assignment_divergence",
     "attention_pool",
     "bacon_log_prior",
     "bacon_regularizer",
@@ -157,6 +160,7 @@ __all__ = [
     "m3col_mix",
     "mean_view_nt_xent",
     "meco",
+    "meta_node_repulsion",
     "metrix_contrastive",
     "metrix_multi_similarity",
     "mix_batch",
@@ -170,6 +174,7 @@ __all__ = [
     "mv_dhel",
     "mv_infonce",
     "nearest_centers",
+    "neighbor_attraction",
     "noise_contrastive_estimation",
     "norm_direction",
     "nt_xent",
@@ -191,6 +196,7 @@ __all__ = [
     "sbcl",
     "sbcl_class_temperature",
     "sbcl_subclusters",
+    "scgc",
     "sepclr",
     "sepclr_joint_entropy",
     "sepclr_uniformity",
@@ -203,10 +209,12 @@ __all__ = [
     "sogclr",
     "sogclr_bimodal",
     "space2",
+    "student_t_assignment",
     "sup_con",
     "supremix",
     "swav",
     "synergistic_contrastive",
+    "target_distribution",
     "tolerance",
     "tree_paths",
     "tree_soft_contrast",

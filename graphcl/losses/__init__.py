@@ -7,7 +7,7 @@ from graphcl.losses.ape import APE
 from graphcl.losses.bacon import BaConRegularizer, BaConSoft, estimate_class_counts
 
 # Block and meta-node forms
-from graphcl.losses.block_infonce import BlockInfoNCE, PamC
+from graphcl.losses.block_infonce import SCGC, BlockInfoNCE, PamC
 from graphcl.losses.cacr import CACR
 from graphcl.losses.claps import CLAPS
 from graphcl.losses.cluster_restricted import ClusterRestrictedInfoNCE
@@ -87,6 +87,7 @@ __all__ = [
     "PALM",
     "PMRL",
     "SBCL",
+    "SCGC",
     "SPACE2",
     "Approximation",
     "BaConRegularizer",

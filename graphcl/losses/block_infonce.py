@@ -1,4 +1,4 @@
-"""Block and meta-node forms of InfoNCE as modules."""
+"""Block and meta-node forms of InfoNCE, and the exact form over all nodes, as modules."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import ClassVar, Unpack
 
 from torch import Tensor, nn
 
-from graphcl.functional.block_infonce import BlockCorrection, block_info_nce, pamc
+from graphcl.functional.block import BlockCorrection, block_info_nce, pamc
+from graphcl.functional.scgc import scgc
 from graphcl.kernels import Similarity
 from graphcl.losses._base import EngineOptions, LossOptions, TemperatureLoss, checked
 from graphcl.losses.layout import Layout, Pairs
 from graphcl.losses.protocol import LossOutput
 from graphcl.losses.temperature import Temperature
 
-__all__ = ["BlockInfoNCE", "PamC"]
+__all__ = ["SCGC", "BlockInfoNCE", "PamC"]
 
 
 class BlockInfoNCE(TemperatureLoss):
@@ -89,6 +90,7 @@ class PamC(nn.Module):
     Args:
         temperature: positive number.
         num_clusters: K, where not every cluster need occur in the ids.
+        detach_meta_nodes: no gradient through the meta-nodes.
         return_components: also return the parts.
         options: ``memory_budget``, ``backend``.
 
@@ -106,12 +108,14 @@ class PamC(nn.Module):
         temperature: float = 1.0,
         *,
         num_clusters: int | None = None,
+        detach_meta_nodes: bool = False,
         return_components: bool = False,
         **options: Unpack[EngineOptions],
     ) -> None:
         super().__init__()
         self.temperature = temperature
         self.num_clusters = num_clusters
+        self.detach_meta_nodes = detach_meta_nodes
         self.return_components = return_components
         self.options = options
 
@@ -124,7 +128,37 @@ class PamC(nn.Module):
             edge_index,
             edge_weight=edge_weight,
             num_clusters=self.num_clusters,
+            detach_meta_nodes=self.detach_meta_nodes,
             temperature=self.temperature,
             return_components=self.return_components,
             **self.options,
+        )
+
+
+class SCGC(nn.Module):
+    """Influence-weighted neighbours against all nodes; see `graphcl.functional.scgc`.
+
+    Args:
+        temperature: positive number.
+        floor: added to the ratio inside the logarithm.
+        options: ``reduction``, ``memory_budget``, ``backend``.
+
+    Shapes: ``forward(z (N, d), edge_index (2, E), edge_weight (E,))``.
+
+    >>> import torch
+    >>> SCGC()(torch.eye(2), torch.tensor([[0, 1], [0, 1]]))
+    tensor(0.6931)
+    """
+
+    argument_layout: ClassVar[Mapping[str, Layout]] = {"edge_index": Pairs("z", "z")}
+
+    def __init__(self, temperature: float = 1.0, *, floor: float = 1e-8, **options: Unpack[LossOptions]) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.floor = floor
+        self.options = checked(options)
+
+    def forward(self, z: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
+        return scgc(
+            z, edge_index, edge_weight=edge_weight, temperature=self.temperature, floor=self.floor, **self.options
         )

@@ -274,6 +274,7 @@ _ENTRIES: tuple[tuple[str, Tag, Callable[[_Draw], Call]], ...] = (
     ("proto_triplet", "S", lambda draw: Call((draw.rows(), draw.rows(64), draw.labels()))),
     ("rescaled_info_nce", "S", _two_views),
     ("sbcl", "S", lambda draw: Call((draw.rows(), draw.rows(), draw.labels(16), draw.labels()))),
+    ("scgc", "S", lambda draw: Call((draw.rows(), draw.pairs(draw.n)))),
     ("sepclr", "S", lambda draw: Call((draw.views(), draw.views(), draw.uniform() < 0.5))),
     ("sepclr_joint_entropy", "S", _two_views),
     ("sepclr_uniformity", "S", lambda draw: Call((draw.rows(),))),

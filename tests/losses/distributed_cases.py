@@ -345,6 +345,15 @@ CASES: dict[str, Case] = {
         },
         join={"edge_index": ("z", "z")},
     ),
+    "SCGC": Case(
+        lambda: losses.SCGC(temperature=0.5),
+        lambda d, n: {
+            "z": d.rows(n),
+            "edge_index": (edges := d.edges(n, n, 2 * n)),
+            "edge_weight": d.uniform(edges.shape[1]),
+        },
+        join={"edge_index": ("z", "z")},
+    ),
     # prototypes, clusters, hierarchies, consistency
     "BaConSoft": Case(losses.BaConSoft, lambda d, n: {**views(d, n), "probabilities": d.z(n, 3).softmax(dim=1)}),
     "BaConRegularizer": Case(lambda: losses.BaConRegularizer(3), lambda d, n: {"logits": d.z(n, 3)}),

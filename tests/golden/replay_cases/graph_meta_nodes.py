@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphcl.functional import pamc
+from graphcl.functional import assignment_divergence, pamc, scgc, student_t_assignment, target_distribution
 from graphcl.graphs import influence_matrix
 from graphcl.kernels import SparseMatrix, cluster_sum, normalize_rows
 from replay_cases.registry import Case, case
@@ -61,4 +61,42 @@ def pamc_loss(one: Case) -> Mapping[str, Any]:
         "loss_dense": loss,
         "loss_sparse": loss,
         "grad_z": torch.autograd.grad(loss, z)[0],
+    }
+
+
+@case("pamc_student_t")
+def pamc_student_t(one: Case) -> Mapping[str, Any]:
+    z = wave(one.inputs["z"]).requires_grad_()
+    q = student_t_assignment(z, wave(one.inputs["mu"]))
+    target = target_distribution(q)
+    divergence = assignment_divergence(target, q)
+    return {"q": q, "p": target, "kl": divergence, "grad_kl_z": torch.autograd.grad(divergence, z)[0]}
+
+
+@case("scgc_ncontrast")
+def scgc_ncontrast(one: Case) -> Mapping[str, Any]:
+    z = wave(one.inputs["z"]).requires_grad_()
+    edges, weights = edges_of(one)
+    loss = scgc(z, edges, edge_weight=weights, temperature=1.0 / float(one.inputs["tau"]))
+    unit = normalize_rows(z.detach())
+    cosine = unit @ unit.T
+    return {
+        "cosine_zero_diag": cosine - torch.diag(torch.diagonal(cosine)),
+        "loss": loss,
+        "grad_z": torch.autograd.grad(loss, z)[0],
+    }
+
+
+@case("pamc_total")
+def pamc_total(one: Case) -> Mapping[str, Any]:
+    contrast, student = one.referenced("pamc_loss"), one.referenced("pamc_student_t")
+    edges, weights = edges_of(contrast)
+    z, ids = wave(contrast.inputs["z"]), torch.tensor(contrast.inputs["cluster_ids"])
+    loss = pamc(z, ids, edges, edge_weight=weights, temperature=1.0 / float(contrast.inputs["tau"]))
+    assert isinstance(loss, Tensor)
+    q = student_t_assignment(z, wave(student.inputs["mu"]))
+    divergence = assignment_divergence(target_distribution(q), q)
+    return {
+        "loss": float(one.inputs["alpha"]) * loss + float(one.inputs["beta"]) * divergence,
+        "argmax_q": q.argmax(dim=1),
     }

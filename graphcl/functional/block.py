@@ -26,15 +26,25 @@ from graphcl.kernels import (
     ExcludePairs,
     ExcludeSameIndex,
     Similarity,
+    SparseMatrix,
     cluster_sum,
-    edge_dot,
+    normalize_rows,
     pair_logsumexp,
     scatter_logsumexp,
+    sddmm,
+    segment_logsumexp,
 )
-from graphcl.kernels._arguments import MEMORY_BUDGET, check_indices, check_matrix, check_same_space, check_vector
+from graphcl.kernels._arguments import (
+    MEMORY_BUDGET,
+    check_indices,
+    check_matrix,
+    check_same_space,
+    check_vector,
+    compute_dtype,
+)
 from graphcl.kernels._product import distance_product
 
-__all__ = ["BlockCorrection", "block_info_nce", "pamc"]
+__all__ = ["BlockCorrection", "block_info_nce", "meta_node_repulsion", "neighbor_attraction", "pamc"]
 
 BlockCorrection = Literal["none", "diagonal", "full"]
 
@@ -64,7 +74,8 @@ def block_info_nce(
     learning via parameter-free meta-node approximation", 2022, https://arxiv.org/abs/2209.14067; this form keeps the
     value of `info_nce` and is this package's convention. Confidence: P. Use it in place of `info_nce` when N x C
     products take too long and the rows are clustered tightly against the temperature, or with ``correction`` also when
-    they are not.
+    they are not. It takes every argument of `info_nce`, so ``functools.partial(block_info_nce, assignment=ids)`` goes
+    wherever that one does; with both views as keys and equal ids for twins it stands in for `nt_xent`.
 
     .. math:: L_i = \log\Bigl(1 + \sum_k n_{ik}\, e^{(\langle x_i, c_{ik} \rangle + v_{ik} / 2\tau)/\tau
         - s(x_i, y_i)/\tau}\Bigr)
@@ -176,10 +187,12 @@ def block_info_nce(
 def pamc(
     z: Tensor,
     assignment: Tensor,
-    edge_index: Tensor,
+    edge_index: Tensor | SparseMatrix,
     *,
     edge_weight: Tensor | None = None,
     num_clusters: int | None = None,
+    num_anchors: int | None = None,
+    detach_meta_nodes: bool = False,
     temperature: float = 1.0,
     return_components: bool = False,
     memory_budget: int = MEMORY_BUDGET,
@@ -190,19 +203,24 @@ def pamc(
     G. K. Kulatilleke, M. Portmann, S. S. Chandra, "Efficient block contrastive learning via parameter-free meta-node
     approximation", 2022, https://arxiv.org/abs/2209.14067. Confidence: V. Use it to train node embeddings for
     clustering on large graphs: its cost is linear in nodes and edges. Its value is not that of an InfoNCE over all
-    nodes; `block_info_nce` approximates that one.
+    nodes; `block_info_nce` approximates that one, and `scgc` is the exact form that this one replaces.
 
     .. math:: L = -\operatorname{mean}_i \log \sum_{j} G_{ij} e^{s_{ij}/\tau}
         + \operatorname{mean}_a \log \sum_b e^{S_{ab}/\tau}, \qquad S_{ab} = \cos(M_a, M_b), \; M = A^T z
 
-    with s the cosine, and s and S set to 0 on the diagonal.
+    with s the cosine, and s and S set to 0 on the diagonal. The two terms are `neighbor_attraction` and
+    `meta_node_repulsion`.
 
     Args:
-        z: ``(N, d)`` node embeddings.
-        assignment: hard ids ``(N,)`` or soft weights ``(N, K)`` (A in the formula). Empty clusters are left out.
-        edge_index: ``(2, E)`` stored entries (i, j) of the influence matrix G, which may hold the diagonal.
-        edge_weight: ``(E,)`` positive entries; ones by default.
+        z: ``(n, d)`` node embeddings; in a mini-batch the anchors first, then the neighbours they need.
+        assignment: of the anchors: hard ids ``(N,)`` or soft weights ``(N, K)`` (A in the formula). Empty clusters are
+            left out.
+        edge_index: stored entries (i, j) of the influence matrix G, which may hold the diagonal: ``(2, E)``, or a
+            `SparseMatrix` ``(N, n)``, which saves sorting them in every call.
+        edge_weight: ``(E,)`` positive entries; ones by default. A `SparseMatrix` holds them itself.
         num_clusters: K; by default the largest id and one.
+        num_anchors: N; by default all n rows.
+        detach_meta_nodes: no gradient through the meta-nodes.
         temperature: positive number; the released code multiplies by the inverse of it.
         return_components: also return the parts.
         memory_budget: upper bound in bytes for the tiles of pairs of clusters.
@@ -215,7 +233,7 @@ def pamc(
     Raises:
         ValueError, TypeError, IndexError: naming the argument and the value.
 
-    Complexity: O(E d + N d + K^2 d) time, O(N d + E + K d) memory.
+    Complexity: O(E d + N d + K^2 d) time, O(n d + E + K d) memory.
 
     >>> import torch
     >>> z, loops = torch.eye(2), torch.tensor([[0, 1], [0, 1]])
@@ -224,26 +242,129 @@ def pamc(
     """
     check_matrix("z", z)
     check_temperature(temperature)
-    if edge_index.dim() != 2 or edge_index.shape[0] != 2:
-        raise ValueError(f"edge_index must have shape (2, edges), got {tuple(edge_index.shape)}")
-    rows, columns = edge_index.long()
+    num_anchors = check_anchors(num_anchors, z)
+    attraction = neighbor_attraction(
+        z, edge_index, edge_weight=edge_weight, num_anchors=num_anchors, temperature=temperature
+    )
+    anchors = z[:num_anchors]
+    repulsion = meta_node_repulsion(
+        anchors.detach() if detach_meta_nodes else anchors,
+        assignment.detach() if detach_meta_nodes else assignment,
+        num_clusters=num_clusters,
+        temperature=temperature,
+        memory_budget=memory_budget,
+        backend=backend,
+    )
+    parts = {
+        "neighbors": -reduce_anchors(attraction, valid=attraction > -torch.inf),
+        "meta_nodes": reduce_anchors(repulsion),
+    }
+    loss = parts["neighbors"] + parts["meta_nodes"]
+    return (loss, parts) if return_components else loss
+
+
+def neighbor_attraction(
+    z: Tensor,
+    edge_index: Tensor | SparseMatrix,
+    *,
+    edge_weight: Tensor | None = None,
+    num_anchors: int | None = None,
+    temperature: float = 1.0,
+) -> Tensor:
+    r"""Log of every node's weighted sum of similarities with its neighbours: the positives of `pamc` and `scgc`.
+
+    .. math:: \log \sum_{j} G_{ij} e^{s_{ij}/\tau}, \qquad s_{ij} = \cos(z_i, z_j), \; s_{ii} = 0
+
+    Args:
+        z: ``(n, d)``, anchors first.
+        edge_index: ``(2, E)`` stored entries of G, or a `SparseMatrix` ``(N, n)`` with its values.
+        edge_weight: ``(E,)`` positive entries; ones by default.
+        num_anchors: N; by default all n rows.
+        temperature: positive number.
+
+    Returns:
+        ``(N,)``; -inf with gradient 0 for a node without stored entries.
+
+    Raises:
+        ValueError, TypeError, IndexError: naming the argument and the value.
+
+    Complexity: O(E d) time, O(n d + E) memory.
+
+    >>> import torch
+    >>> neighbor_attraction(torch.ones(2, 1), torch.tensor([[0, 0], [0, 1]]))
+    tensor([1.3133,   -inf])
+    """
+    check_matrix("z", z)
+    check_temperature(temperature)
+    num_anchors = check_anchors(num_anchors, z)
+    if isinstance(edge_index, SparseMatrix):
+        if edge_weight is not None:
+            raise ValueError("edge_weight belongs to listed pairs, got it beside a SparseMatrix, which holds its own")
+        influence = edge_index
+        if influence.shape != (num_anchors, z.shape[0]):
+            raise ValueError(f"edge_index must have shape {(num_anchors, z.shape[0])}, got {influence.shape}")
+    else:
+        if edge_index.dim() != 2 or edge_index.shape[0] != 2:
+            raise ValueError(f"edge_index must have shape (2, edges), got {tuple(edge_index.shape)}")
+        if edge_weight is not None:
+            check_vector("edge_weight", edge_weight, edge_index.shape[1], device=z.device)
+        rows, columns = edge_index.long()
+        influence = SparseMatrix.from_coo(rows, columns, edge_weight, shape=(num_anchors, z.shape[0]))
+    unit = normalize_rows(z.to(compute_dtype(z.dtype)))
+    logits = sddmm(influence, unit[:num_anchors], unit) / temperature
+    logits = torch.where(influence.pattern.rows == influence.columns, logits.new_zeros(()), logits)
+    if influence.values is not None:
+        if not bool((influence.values > 0).all()):
+            raise ValueError(f"edge_weight must be above 0, got {float(influence.values.min())}")
+        logits = logits + influence.values.to(logits.dtype).log()
+    return segment_logsumexp(logits, influence.row_offsets, check=False)
+
+
+def meta_node_repulsion(
+    z: Tensor,
+    assignment: Tensor,
+    *,
+    num_clusters: int | None = None,
+    temperature: float = 1.0,
+    memory_budget: int = MEMORY_BUDGET,
+    backend: Backend = "auto",
+) -> Tensor:
+    r"""Log of every meta-node's sum of similarities with all meta-nodes: the negatives of `pamc`.
+
+    .. math:: \log \sum_b e^{S_{ab}/\tau}, \qquad S_{ab} = \cos(M_a, M_b), \; S_{aa} = 0, \; M = A^T z
+
+    Sums serve as means: only their direction counts.
+
+    Args:
+        z: ``(N, d)``.
+        assignment: hard ids ``(N,)`` or soft weights ``(N, K)``.
+        num_clusters: K; by default the largest id and one.
+        temperature: positive number.
+        memory_budget, backend: see `graphcl.kernels.pair_logsumexp`.
+
+    Returns:
+        One value for each cluster that is not empty, in the order of the clusters; at least 0.
+
+    Raises:
+        ValueError, TypeError, IndexError: naming the argument and the value.
+
+    Complexity: O(N d + K^2 d) time for hard ids, O(N K d) for soft weights; O(N d + K d) memory.
+
+    >>> import torch
+    >>> meta_node_repulsion(torch.eye(2), torch.tensor([0, 2]), num_clusters=4)
+    tensor([0.6931, 0.6931])
+    """
+    check_matrix("z", z)
+    check_temperature(temperature)
     if assignment.is_floating_point():
         num_clusters = assignment.shape[-1] if num_clusters is None else num_clusters
         assignment = assignment.to(z.dtype)
     elif num_clusters is None:
         num_clusters = int(assignment.max()) + 1 if assignment.numel() > 0 else 0
-    logits = edge_dot(z, z, rows, columns, similarity="cosine", memory_budget=memory_budget) / temperature
-    logits = torch.where(rows == columns, logits.new_zeros(()), logits)
-    if edge_weight is not None:
-        check_vector("edge_weight", edge_weight, rows.shape[0], device=z.device)
-        if not bool((edge_weight > 0).all()):
-            raise ValueError(f"edge_weight must be above 0, got {float(edge_weight.min())}")
-        logits = logits + edge_weight.to(logits.dtype).log()
-    attraction = scatter_logsumexp(logits, rows, z.shape[0])
     meta_nodes = cluster_sum(z, assignment, num_clusters)
     filled = (assignment.sum(dim=0) if assignment.is_floating_point() else _counts(assignment, num_clusters)) > 0
     meta_nodes = meta_nodes[filled]
-    repulsion = pair_logsumexp(
+    others = pair_logsumexp(
         meta_nodes,
         meta_nodes,
         temperature=temperature,
@@ -252,12 +373,16 @@ def pamc(
         memory_budget=memory_budget,
         backend=backend,
     ).logsumexp
-    parts = {
-        "neighbors": -reduce_anchors(attraction, valid=attraction > -torch.inf),
-        "meta_nodes": reduce_anchors(softplus(repulsion)),
-    }
-    loss = parts["neighbors"] + parts["meta_nodes"]
-    return (loss, parts) if return_components else loss
+    return softplus(others)
+
+
+def check_anchors(num_anchors: int | None, z: Tensor) -> int:
+    """The number of rows of ``z``, from the first on, that are anchors."""
+    if num_anchors is None:
+        return z.shape[0]
+    if isinstance(num_anchors, bool) or not isinstance(num_anchors, int) or not 0 <= num_anchors <= z.shape[0]:
+        raise ValueError(f"num_anchors must lie in 0 .. {z.shape[0]} (rows of z), got {num_anchors!r}")
+    return num_anchors
 
 
 class _Pairs(NamedTuple):

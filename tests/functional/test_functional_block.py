@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from typing import Any, get_args
 
@@ -9,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphcl.functional import block_info_nce, info_nce, pamc
-from graphcl.functional.block_infonce import BlockCorrection
-from graphcl.kernels import Similarity, normalize_rows
+from graphcl.functional import block_info_nce, info_nce, meta_node_repulsion, neighbor_attraction, nt_xent, pamc
+from graphcl.functional.block import BlockCorrection
+from graphcl.kernels import Similarity, SparseMatrix, normalize_rows
 from graphcl.losses import BlockInfoNCE, PamC
 
 CORRECTIONS: tuple[BlockCorrection, ...] = get_args(BlockCorrection)
@@ -341,3 +343,155 @@ def test_modules_call_the_functions() -> None:
     value, parts = PamC(0.5, return_components=True)(drawn(0, 6, 3), HARD[:6], EDGES, WEIGHTS)
     torch.testing.assert_close(value, parts["neighbors"] + parts["meta_nodes"])
     torch.testing.assert_close(value, PamC(0.5)(drawn(0, 6, 3), HARD[:6], EDGES, WEIGHTS))
+
+
+def signature_without(function: Any, *names: str) -> dict[str, inspect.Parameter]:
+    return {name: value for name, value in inspect.signature(function).parameters.items() if name not in names}
+
+
+def test_takes_the_place_of_info_nce() -> None:
+    """With the clusters bound, every argument of the exact form has the same name, kind and default."""
+    bound = functools.partial(block_info_nce, assignment=HARD)
+    exact, block = signature_without(info_nce), signature_without(bound, "assignment")
+    assert {name: (one.kind, one.default) for name, one in exact.items()}.items() <= {
+        name: (one.kind, one.default) for name, one in block.items()
+    }.items()
+    x, y = drawn(0, NUM, DIM), drawn(1, NUM, DIM)
+    own_clusters = functools.partial(block_info_nce, assignment=torch.arange(NUM))
+    for objective in (info_nce, own_clusters):
+        found = objective(x, y, temperature=0.3, similarity="dot", symmetric=True, reduction="none", backend="torch")
+        torch.testing.assert_close(
+            found, info_nce(x, y, temperature=0.3, similarity="dot", symmetric=True, reduction="none")
+        )
+
+
+def test_stands_in_for_nt_xent() -> None:
+    first, second = drawn(0, NUM, DIM), drawn(1, NUM, DIM)
+    rows, ids = torch.cat([first, second]), torch.arange(NUM).repeat(2)
+
+    def block(assignment: Tensor) -> Tensor:
+        twins = torch.cat([second, first])
+        return block_info_nce(rows, twins, assignment, keys=rows, ids=ids, key_ids=ids, temperature=0.4)
+
+    exact = nt_xent(first, second, temperature=0.4)
+    torch.testing.assert_close(block(torch.arange(2 * NUM)), exact)
+    assert 0 < float(exact - block(HARD.repeat(2))) < 0.5
+
+
+def influence_of(num: int, columns: int, seed: int) -> SparseMatrix:
+    generator = torch.Generator().manual_seed(seed)
+    dense = torch.rand(num, columns, generator=generator, dtype=torch.float64)
+    dense = dense * (torch.rand(num, columns, generator=generator) < 0.5)
+    dense[1] = 0
+    rows, at = dense.nonzero(as_tuple=True)
+    return SparseMatrix.from_coo(rows, at, dense[rows, at], shape=(num, columns))
+
+
+def slow_parts(z: Tensor, assignment: Tensor, graph: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Attraction of the anchors with entries, and repulsion of the filled clusters."""
+    unit = normalize_rows(z)
+    attraction = []
+    for i in range(graph.shape[0]):
+        terms = [
+            graph[i, j] * (1.0 if i == j else torch.exp(unit[i] @ unit[j] / temperature))
+            for j in range(graph.shape[1])
+            if graph[i, j] > 0
+        ]
+        if terms:
+            attraction.append(torch.stack([torch.as_tensor(term) for term in terms]).sum().log())
+    weights = assignment if assignment.is_floating_point() else torch.nn.functional.one_hot(assignment).double()
+    meta = [weights[:, k] @ z[: graph.shape[0]] for k in range(weights.shape[1]) if float(weights[:, k].sum()) > 0]
+    repulsion = []
+    for a, one in enumerate(meta):
+        total = torch.ones((), dtype=z.dtype)
+        for b, other in enumerate(meta):
+            if a != b:
+                total = total + torch.exp(one @ other / one.norm() / other.norm() / temperature)
+        repulsion.append(total.log())
+    return torch.stack(attraction), torch.stack(repulsion)
+
+
+@pytest.mark.parametrize("anchors", [NUM, 5])
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("listed", [False, True])
+def test_pamc_and_its_parts_against_loops(anchors: int, soft: bool, listed: bool) -> None:
+    z = drawn(0, NUM, DIM).requires_grad_()
+    graph = influence_of(anchors, NUM, 1)
+    assignment = drawn(2, anchors, 3).softmax(1) if soft else torch.tensor([0, 3, 3, 1, 0, 1, 1, 0, 3, 3, 0])[:anchors]
+    edges, weights = torch.stack([graph.pattern.rows, graph.columns]), graph.entry_values()
+    shuffle = torch.randperm(edges.shape[1], generator=torch.Generator().manual_seed(3))
+    options: dict[str, Any] = {"num_anchors": anchors, "temperature": 0.6}
+    if listed:
+        options["edge_weight"] = weights[shuffle]
+    found, parts = pamc(
+        z, assignment, edges[:, shuffle] if listed else graph, num_clusters=None if soft else 5,
+        return_components=True, **options,
+    )  # fmt: skip
+    attraction, repulsion = slow_parts(z, assignment, graph.to_dense(), 0.6)
+    torch.testing.assert_close(parts["neighbors"], -attraction.mean())
+    torch.testing.assert_close(parts["meta_nodes"], repulsion.mean())
+    expected = repulsion.mean() - attraction.mean()
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found, z)[0], torch.autograd.grad(expected, z)[0])
+    own = neighbor_attraction(z, graph, num_anchors=anchors, temperature=0.6)
+    assert float(own[1]) == -math.inf
+    torch.testing.assert_close(own[own > -math.inf], attraction)
+    negatives = meta_node_repulsion(z[:anchors], assignment, num_clusters=None if soft else 5, temperature=0.6)
+    torch.testing.assert_close(negatives, repulsion)
+
+
+def test_gradients_of_the_parts_of_pamc() -> None:
+    upstream = drawn(4, NUM)
+    graph = influence_of(6, NUM, 1)
+
+    def attract(z: Tensor, values: Tensor) -> Tensor:
+        sums = neighbor_attraction(z, graph.with_values(values), num_anchors=6, temperature=0.7)
+        return (torch.where(sums > -math.inf, sums, 0.0) * upstream[:6]).sum()
+
+    def repel(z: Tensor, scores: Tensor) -> Tensor:
+        return (meta_node_repulsion(z, scores.softmax(1), temperature=0.7) * upstream[:3]).sum()
+
+    z = drawn(0, NUM, DIM).requires_grad_()
+    assert torch.autograd.gradcheck(attract, (z, graph.entry_values().clone().requires_grad_()))
+    assert torch.autograd.gradcheck(repel, (z, drawn(1, NUM, 3).requires_grad_()))
+
+
+def test_detached_meta_nodes_leave_the_pull_of_neighbours() -> None:
+    z = drawn(0, NUM, DIM).requires_grad_()
+    graph = influence_of(NUM, NUM, 1)
+    loss, parts = pamc(z, HARD, graph, detach_meta_nodes=True, return_components=True)
+    kept = pamc(z, HARD, graph)
+    torch.testing.assert_close(loss, kept)
+    assert not parts["meta_nodes"].requires_grad
+    (own,) = torch.autograd.grad(loss, z, retain_graph=True)
+    torch.testing.assert_close(own, torch.autograd.grad(parts["neighbors"], z)[0])
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_pamc_is_finite_on_degenerate_inputs(soft: bool) -> None:
+    """Zero rows, one cluster, clusters whose rows cancel, nodes without neighbours: no NaN in value or gradient."""
+    graph = SparseMatrix.from_coo(torch.tensor([0, 1]), torch.tensor([1, 0]), shape=(4, 4))
+    rows = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    for ids in (torch.zeros(4, dtype=torch.int64), torch.tensor([0, 0, 2, 2]), torch.tensor([2, 2, 2, 2])):
+        z = rows.clone().requires_grad_()
+        assignment = torch.nn.functional.one_hot(ids, 4).float() if soft else ids
+        loss = pamc(z, assignment, graph, num_clusters=4)
+        assert isinstance(loss, Tensor)
+        assert bool(loss.isfinite())
+        assert bool(torch.autograd.grad(loss, z)[0].isfinite().all())
+    empty = torch.zeros(0, 2, requires_grad=True)
+    nothing = pamc(empty, torch.zeros(0, dtype=torch.int64), torch.zeros(2, 0, dtype=torch.int64))
+    assert isinstance(nothing, Tensor)
+    assert nothing.item() == 0
+
+
+def test_pamc_refusals() -> None:
+    z, ids, graph = drawn(0, 4, 3), torch.tensor([0, 0, 1, 1]), influence_of(4, 4, 0)
+    with pytest.raises(ValueError, match=r"num_anchors must lie in 0 \.\. 4 \(rows of z\), got 5"):
+        pamc(z, ids, graph, num_anchors=5)
+    with pytest.raises(ValueError, match="edge_weight belongs to listed pairs"):
+        pamc(z, ids, graph, edge_weight=graph.entry_values())
+    with pytest.raises(ValueError, match=r"edge_index must have shape \(3, 4\), got \(4, 4\)"):
+        pamc(z, ids[:3], graph, num_anchors=3)
+    with pytest.raises(ValueError, match="edge_weight must be above 0, got 0"):
+        pamc(z, ids, graph.with_values(torch.zeros(graph.num_entries, dtype=torch.float64)))
