@@ -7,7 +7,7 @@ from torch import Tensor
 
 from graphcl.functional._pair_terms import check_temperature, check_views, in_space, paired_similarity
 from graphcl.functional.reduction import Reduction, reduce_anchors
-from graphcl.kernels import Backend, EqualIds, pair_logsumexp
+from graphcl.kernels import Backend, CandidateRule, ExcludePairs, ExcludeSameIndex, pair_logsumexp
 from graphcl.kernels._arguments import MEMORY_BUDGET, check_indices
 
 __all__ = ["synergistic_contrastive"]
@@ -61,20 +61,21 @@ def synergistic_contrastive(
     check_temperature(temperature)
     count = z1.shape[0]
     space, (first, second) = in_space("cosine", z1, z2)
-    nodes = torch.arange(count, device=z1.device)
+    rule: CandidateRule
     if anchors is None:
-        rows, own, twin = first, nodes, second
+        rows, twin, rule = first, second, ExcludeSameIndex()
     else:
         check_indices("anchors", anchors, None, count, check=True)
         own = anchors.long()
         rows, twin = first[own], second[own]
-    # One sweep over both views: candidate b of view 2 is the anchor's positive, candidate b of view 1 may be itself.
+        rule = ExcludePairs(torch.arange(own.shape[0] + 1, device=own.device), own)
+    # One sweep over both views; of view 1 an anchor leaves itself out, in view 2 it finds its positive.
     total = pair_logsumexp(
         rows,
-        torch.cat([second, first]),
+        torch.cat([first, second]),
         temperature=temperature,
         similarity=space,
-        rules=EqualIds(own, torch.cat([torch.full_like(nodes, -1), nodes]), keep=False),
+        rules=rule,
         memory_budget=memory_budget,
         backend=backend,
     ).logsumexp
