@@ -13,21 +13,58 @@ from graphcl.models.settings import ModelConfig, build_config, nearest_names
 
 if TYPE_CHECKING:
     from graphcl.models.base import SequenceBatch, SequentialModel
+    from graphcl.models.base_collaborative import CollaborativeConfig, CollaborativeModel, PairBatch
+    from graphcl.models.lightgcl import LightGCL, LightGCLConfig
+    from graphcl.models.lightgcn import LightGCN, LightGCNConfig
+    from graphcl.models.mmhcl import MMHCL, MMHCLConfig
     from graphcl.models.sasrec import SASRec, SASRecConfig
+    from graphcl.models.sgl import SGL, SGLConfig
+    from graphcl.models.simgcl import SimGCL, SimGCLConfig
+    from graphcl.models.xsimgcl import XSimGCL, XSimGCLConfig
 
 _LAZY = {
+    "CollaborativeConfig": "graphcl.models.base_collaborative",
+    "CollaborativeModel": "graphcl.models.base_collaborative",
+    "LightGCL": "graphcl.models.lightgcl",
+    "LightGCLConfig": "graphcl.models.lightgcl",
+    "LightGCN": "graphcl.models.lightgcn",
+    "LightGCNConfig": "graphcl.models.lightgcn",
+    "MMHCL": "graphcl.models.mmhcl",
+    "MMHCLConfig": "graphcl.models.mmhcl",
+    "PairBatch": "graphcl.models.base_collaborative",
     "SASRec": "graphcl.models.sasrec",
     "SASRecConfig": "graphcl.models.sasrec",
+    "SGL": "graphcl.models.sgl",
+    "SGLConfig": "graphcl.models.sgl",
     "SequenceBatch": "graphcl.models.base",
     "SequentialModel": "graphcl.models.base",
+    "SimGCL": "graphcl.models.simgcl",
+    "SimGCLConfig": "graphcl.models.simgcl",
+    "XSimGCL": "graphcl.models.xsimgcl",
+    "XSimGCLConfig": "graphcl.models.xsimgcl",
 }
 
 __all__ = [
+    "MMHCL",
+    "SGL",
+    "CollaborativeConfig",
+    "CollaborativeModel",
+    "LightGCL",
+    "LightGCLConfig",
+    "LightGCN",
+    "LightGCNConfig",
+    "MMHCLConfig",
     "ModelConfig",
+    "PairBatch",
     "SASRec",
     "SASRecConfig",
+    "SGLConfig",
     "SequenceBatch",
     "SequentialModel",
+    "SimGCL",
+    "SimGCLConfig",
+    "XSimGCL",
+    "XSimGCLConfig",
     "build_config",
     "get_model",
     "list_models",

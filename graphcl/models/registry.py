@@ -13,7 +13,13 @@ ModelClass = TypeVar("ModelClass", bound=type)
 
 # name -> (task, "module:class" or the class itself)
 _MODELS: dict[str, tuple[str, str | type]] = {
+    "lightgcl": ("collaborative", "graphcl.models.lightgcl:LightGCL"),
+    "lightgcn": ("collaborative", "graphcl.models.lightgcn:LightGCN"),
+    "mmhcl": ("collaborative", "graphcl.models.mmhcl:MMHCL"),
     "sasrec": ("sequential", "graphcl.models.sasrec:SASRec"),
+    "sgl": ("collaborative", "graphcl.models.sgl:SGL"),
+    "simgcl": ("collaborative", "graphcl.models.simgcl:SimGCL"),
+    "xsimgcl": ("collaborative", "graphcl.models.xsimgcl:XSimGCL"),
 }
 
 
