@@ -1,5 +1,19 @@
 """Views: other versions of a sample, made from graphs, sequences or embeddings."""
 
+from graphcl.views.graphs import (
+    LowRankView,
+    add_signed_noise,
+    draw_mask,
+    edge_drop,
+    edge_mask,
+    embedding_noise,
+    feature_mask,
+    hyperedge_drop,
+    node_drop,
+    random_walk,
+    subgraph_random_walk,
+    svd_view,
+)
 from graphcl.views.mixing import (
     Hallucinator,
     MixedNegatives,
@@ -16,14 +30,26 @@ from graphcl.views.mixing import (
 
 __all__ = [
     "Hallucinator",
+    "LowRankView",
     "MixedNegatives",
+    "add_signed_noise",
     "draw_hard_mixtures",
+    "draw_mask",
     "draw_mixed_pairs",
     "draw_mixing",
+    "edge_drop",
+    "edge_mask",
+    "embedding_noise",
     "extrapolate_positives",
+    "feature_mask",
     "hallucinate",
+    "hyperedge_drop",
     "interpolate_negatives",
     "mix_batch",
     "mix_hard_negatives",
     "mix_rows",
+    "node_drop",
+    "random_walk",
+    "subgraph_random_walk",
+    "svd_view",
 ]
