@@ -61,9 +61,12 @@ def recommend(
 ) -> None:
     """Recommend items for users; external ids in and out."""
     from graphcl.pipelines import load_pipeline
+    from graphcl.pipelines.base import Recommender
 
     _check_suffix(out, _TABLE_SUFFIXES)
     pipeline = load_pipeline(run)
+    if not isinstance(pipeline, Recommender):
+        raise InputError(f"a {pipeline.task} run recommends nothing", "give a run of a recommender", path=run)
     if k is None:
         k = min(_DEFAULT_TOP, pipeline.num_items)
     elif k > pipeline.num_items:

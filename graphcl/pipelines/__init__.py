@@ -10,21 +10,37 @@ from typing import TYPE_CHECKING, Any
 from graphcl.errors import InputError
 
 if TYPE_CHECKING:
+    from graphcl.pipelines.base import Embeddings, Pipeline, TrainedPipeline
     from graphcl.pipelines.runs import RunFolder
-    from graphcl.pipelines.sequential import Embeddings, SequentialRecommender
+    from graphcl.pipelines.sequential import SequentialRecommender
 
-_LAZY = {
-    "Embeddings": "graphcl.pipelines.sequential",
-    "RunFolder": "graphcl.pipelines.runs",
-    "SequentialRecommender": "graphcl.pipelines.sequential",
+# Task of a model -> module and class of the pipeline that trains it; imported when first asked for.
+_PIPELINES = {
+    "sequential": ("graphcl.pipelines.sequential", "SequentialRecommender"),
+    "collaborative": ("graphcl.pipelines.collaborative", "CollaborativeRecommender"),
+    "clustering": ("graphcl.pipelines.clustering", "NodeClusterer"),
+    "embedding": ("graphcl.pipelines.embedding", "NodeEmbedder"),
 }
-# Task of a model -> pipeline that trains it.
-_PIPELINES = {"sequential": "SequentialRecommender"}
+_LAZY = {
+    "Embeddings": "graphcl.pipelines.base",
+    "Pipeline": "graphcl.pipelines.base",
+    "RunFolder": "graphcl.pipelines.runs",
+    "TrainedPipeline": "graphcl.pipelines.base",
+    **{name: module for module, name in _PIPELINES.values()},
+}
 
-__all__ = ["Embeddings", "RunFolder", "SequentialRecommender", "create_pipeline", "load_pipeline"]
+__all__ = [
+    "Embeddings",
+    "Pipeline",
+    "RunFolder",
+    "SequentialRecommender",
+    "TrainedPipeline",
+    "create_pipeline",
+    "load_pipeline",
+]
 
 
-def create_pipeline(model: str, settings: Mapping[str, Any] | None = None) -> SequentialRecommender:
+def create_pipeline(model: str, settings: Mapping[str, Any] | None = None) -> Pipeline:
     """The pipeline that trains a model, by the model's name.
 
     Args:
@@ -33,7 +49,7 @@ def create_pipeline(model: str, settings: Mapping[str, Any] | None = None) -> Se
             it is a run of the same model.
 
     Returns:
-        The pipeline, not yet fitted.
+        The pipeline, not yet fitted: a recommender, a clusterer or an embedder, as the model's task is.
 
     Raises:
         InputError: for an unknown model or setting, with the nearest known name.
@@ -45,24 +61,26 @@ def create_pipeline(model: str, settings: Mapping[str, Any] | None = None) -> Se
     from graphcl.models import get_model, list_models
 
     get_model(model)
-    task = next(task for task in _PIPELINES if model.lower() in list_models(task))
+    task = next((task for task in _PIPELINES if model.lower() in list_models(task)), None)
+    if task is None:
+        raise InputError(f"no pipeline trains {model!r}", f"register it for one of the tasks {', '.join(_PIPELINES)}")
     given = dict(settings or {})
     for name, expected in (("pipeline", task), ("model", model.lower())):
         if given.pop(name, expected) != expected:
             found = (settings or {})[name]
             raise InputError(f"the settings are those of the {name} {found!r}, not {expected!r}", f"leave {name} out")
-    pipeline: SequentialRecommender = __getattr__(_PIPELINES[task]).from_config({"model": model, **given})
+    pipeline: Pipeline = _pipeline_class(task).from_config({"model": model, **given})
     return pipeline
 
 
-def load_pipeline(path: str | Path) -> SequentialRecommender:
+def load_pipeline(path: str | Path) -> Pipeline:
     """The fitted pipeline of a run folder.
 
     Args:
         path: a folder that ``fit(..., out=path)`` or ``save(path)`` wrote.
 
     Returns:
-        The pipeline with its weights and its data, ready to evaluate and to recommend.
+        The pipeline with its weights and its data, ready to evaluate and to serve.
 
     Raises:
         InputError: when the folder is incomplete or damaged.
@@ -76,11 +94,16 @@ def load_pipeline(path: str | Path) -> SequentialRecommender:
 
     folder = RunFolder(Path(path))
     folder.require_complete()
-    name = folder.read_config().get("pipeline", "sequential")
+    name = str(folder.read_config().get("pipeline"))
     if name not in _PIPELINES:
         raise InputError(f"unknown pipeline {name!r}", f"use one of: {', '.join(_PIPELINES)}", path=path)
-    pipeline: SequentialRecommender = __getattr__(_PIPELINES[name]).load(path)
+    pipeline: Pipeline = _pipeline_class(name).load(path)
     return pipeline
+
+
+def _pipeline_class(task: str) -> Any:
+    module, name = _PIPELINES[task]
+    return getattr(importlib.import_module(module), name)
 
 
 def __getattr__(name: str) -> Any:

@@ -159,6 +159,33 @@ def make_batch(windows: TrainingWindows, chosen: IntArray, *, total: float | Non
     )
 
 
+@dataclass(frozen=True)
+class WindowSource:
+    """The steps of sequential training, see :class:`graphcl.pipelines.training.EpochSource`.
+
+    Args:
+        windows: what to train on.
+        batch_size: supervised targets a step, about.
+        seed: the run's seed.
+    """
+
+    windows: TrainingWindows
+    batch_size: int
+    seed: int
+
+    @property
+    def num_targets(self) -> int:
+        """Supervised targets of an epoch."""
+        return self.windows.num_targets
+
+    def batches(self, epoch: int, rank: int, world: int) -> Iterator[SequenceBatch]:
+        """The share of process ``rank`` of each step."""
+        for step in epoch_order(self.windows, self.batch_size, seed=self.seed, epoch=epoch):
+            # Gradients are averaged over the processes, so each divides by its share of the step's targets.
+            total = int(self.windows.supervised[step].sum()) / world
+            yield make_batch(self.windows, step[rank::world], total=total)
+
+
 def history_batches(
     items: IntArray, offsets: IntArray, *, max_length: int, tokens_per_batch: int = 8192
 ) -> Iterator[tuple[IntArray, PackedSequences]]:

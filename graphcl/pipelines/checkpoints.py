@@ -24,8 +24,8 @@ class TrainingState:
     Args:
         epoch: epochs that are finished.
         steps: optimiser steps that are finished.
-        best_epoch: epoch with the best validation metric, from 1; 0 before the first.
-        best_value: its value.
+        best_epoch: epoch whose weights are kept, from 1; 0 before the first.
+        best_value: best validation metric, or training loss with its sign turned, so far.
         waited: epochs since then.
         history: one record an epoch.
         identity: what must be equal for a resume to make sense (settings, data).
@@ -81,6 +81,7 @@ def save_checkpoint(
     average: torch.nn.Module,
     optimizers: list[torch.optim.Optimizer],
     state: TrainingState,
+    best_weights: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write the weights, their average, the optimiser's state and the training state of a finished epoch.
 
@@ -92,9 +93,10 @@ def save_checkpoint(
         model, optimizers: what is trained.
         average: what is measured and kept: a model with averaged weights, or ``model`` itself.
         state: the state after the epoch.
+        best_weights: those of ``state.best_epoch``, when they are not in the folder yet and wanted there.
     """
-    if state.best_epoch == state.epoch:
-        save_tensors(folder / best_name(state.epoch), average.state_dict())
+    if best_weights is not None:
+        save_tensors(folder / best_name(state.best_epoch), best_weights)
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     if average is not model:
         tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
@@ -148,6 +150,29 @@ def load_checkpoint(
             optimizer.load_state_dict({"state": state, "param_groups": groups})
     except (RuntimeError, KeyError, ValueError) as error:
         raise InputError("does not fit this model", "train again with --overwrite", path=folder / LAST) from error
+
+
+def load_kept_weights(folder: Path, model: torch.nn.Module, best: str | None) -> None:
+    """Put the weights that training keeps into a model.
+
+    Args:
+        folder: the run's checkpoint folder.
+        model: what was trained.
+        best: file of the best epoch's weights; None takes those of the last epoch, averaged where they are.
+
+    Raises:
+        InputError: when the file is damaged or belongs to another model.
+    """
+    path = folder / (best or LAST)
+    weights, _ = load_tensors(path)
+    if best is None:
+        averaged = any(name.startswith("average.") for name in weights)
+        prefix = "average." if averaged else "model."
+        weights = {name.removeprefix(prefix): kept for name, kept in weights.items() if name.startswith(prefix)}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError("does not fit this model", "train again with --overwrite", path=path) from error
 
 
 def best_name(epoch: int) -> str:

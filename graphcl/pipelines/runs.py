@@ -12,32 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from graphcl.errors import InputError
 
-if TYPE_CHECKING:
-    from graphcl.data import IdMap, Interactions, Split
-
 CONFIG = "config.yaml"
+METRICS = "metrics.json"
 HISTORY = "history.csv"
+MODEL = "model.safetensors"
+ANALYSIS = "analysis.json"
 CHECKPOINTS = "checkpoints"
 MANIFEST = "manifest.json"
-# The manifest is written last: a folder that has it is complete.
-ARTEFACTS = (
-    CONFIG,
-    "metrics.json",
-    HISTORY,
-    "model.safetensors",
-    "ids.parquet",
-    "interactions.parquet",
-    "item_map.parquet",
-    "analysis.json",
-    MANIFEST,
-)
-_OPTIONAL = ("report.html",)
+REPORT = "report.html"
 _TEMPORARY = ".writing-"
 
 
@@ -130,15 +116,28 @@ def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
 class RunFolder:
     """The files of one training run.
 
+    Every run has its settings, metrics, history, weights, analysis and manifest; a pipeline adds files of its own.
+
     Args:
         path: the folder.
+        pipeline: name of the pipeline that writes or reads the folder; None for any.
+        required: the pipeline's own files, without which a run is incomplete.
+        optional: files that it may leave beside them.
 
     Example:
-        >>> RunFolder(Path("run")).checkpoints.as_posix()
-        'run/checkpoints'
+        >>> RunFolder(Path("run"), required=("ids.parquet",)).artefacts[-2:]
+        ('ids.parquet', 'manifest.json')
     """
 
     path: Path
+    pipeline: str | None = None
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+    @property
+    def artefacts(self) -> tuple[str, ...]:
+        """The files of a complete run. The manifest is written last: a folder that has it is complete."""
+        return (CONFIG, METRICS, HISTORY, MODEL, ANALYSIS, *self.required, MANIFEST)
 
     @property
     def checkpoints(self) -> Path:
@@ -148,7 +147,7 @@ class RunFolder:
     @property
     def is_complete(self) -> bool:
         """Whether the run came to its end and every artefact is there."""
-        return all((self.path / name).is_file() for name in ARTEFACTS)
+        return all((self.path / name).is_file() for name in self.artefacts)
 
     def prepare(self, *, resume: bool, overwrite: bool) -> None:
         """Make the folder ready for training, or refuse.
@@ -158,20 +157,26 @@ class RunFolder:
             overwrite: an earlier run in the folder is to be deleted.
 
         Raises:
-            InputError: when the folder holds a run and neither is given, holds something that is no run, is a file, or
-                cannot be written.
+            InputError: when the folder holds a run and neither is given, holds a run of another pipeline or something
+                that is no run, is a file, or cannot be written.
         """
         if resume and overwrite:
             raise InputError("resume and overwrite exclude each other", "give one of them", path=self.path)
         if self.path.exists() and not self.path.is_dir():
             raise InputError("is a file, not a run folder", "give another path", path=self.path)
         present = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set()
-        ours = {*ARTEFACTS, *_OPTIONAL, CHECKPOINTS}
-        strangers = sorted(name for name in present - ours if not name.startswith(_TEMPORARY))
-        if strangers and not self._holds_our_config():
+        ours = {*self.artefacts, *self.optional, REPORT}
+        strangers = sorted(name for name in present - ours - {CHECKPOINTS} if not name.startswith(_TEMPORARY))
+        earlier = self._earlier_pipeline()
+        if strangers and earlier is None:
             raise InputError(
                 f"holds other files ({strangers[0]}) and no run", "give a new or empty folder", path=self.path
             )
+        if self.pipeline is not None and earlier not in (None, self.pipeline):
+            raise InputError(
+                f"holds a run of the {earlier} pipeline, not of the {self.pipeline} one", "give another folder",
+                path=self.path,
+            )  # fmt: skip
         if CONFIG in present and not (resume or overwrite):
             state = "a complete run" if self.is_complete else "an unfinished run"
             raise InputError(
@@ -181,7 +186,7 @@ class RunFolder:
         make_folder(self.checkpoints)
         if overwrite:
             # The manifest goes first: from then on nobody takes the folder for a complete run.
-            for name in (MANIFEST, *ARTEFACTS, *_OPTIONAL):
+            for name in (MANIFEST, *ours):
                 (self.path / name).unlink(missing_ok=True)
             for file in self.checkpoints.glob("*.safetensors"):
                 file.unlink()
@@ -189,12 +194,13 @@ class RunFolder:
             for leftover in folder.glob(f"{_TEMPORARY}*"):
                 leftover.unlink()
 
-    def _holds_our_config(self) -> bool:
-        """Whether there is a ``config.yaml`` and a run wrote it; other programs have files of that name too."""
+    def _earlier_pipeline(self) -> str | None:
+        """The pipeline of the run that is here; None without a ``config.yaml``, or for that of another program."""
         try:
-            return "pipeline" in self.read_config()
+            name = self.read_config().get("pipeline")
         except InputError:
-            return False
+            return None
+        return None if name is None else str(name)
 
     def withdraw(self) -> None:
         """Take away what :meth:`prepare` and the start of training left, unless an epoch was finished."""
@@ -213,7 +219,7 @@ class RunFolder:
         """
         if not self.path.is_dir():
             raise InputError("no such run folder", "give a folder that `graphcl train` wrote", path=self.path)
-        for name in ARTEFACTS:
+        for name in self.artefacts:
             if not (self.path / name).is_file():
                 raise InputError(
                     f"incomplete run folder: {name} is missing", "finish it with `graphcl train ... --resume`",
@@ -267,87 +273,6 @@ class RunFolder:
             raise InputError("is not a JSON object", "restore the file or train again", path=path)
         return value
 
-    def write_split(self, split: Split) -> None:
-        """Write the id maps and the interactions with the part that each belongs to."""
-        import polars as pl
-
-        rows = split.interactions
-        ids = pl.concat([_id_table("user", rows.user_ids), _id_table("item", rows.item_ids)])
-        write_by_rename(self.path / "ids.parquet", ids.write_parquet)
-        columns = {"user": rows.user, "item": rows.item, "part": split.part, "time": rows.time, "value": rows.value}
-        table = pl.DataFrame({name: column for name, column in columns.items() if column is not None})
-        write_by_rename(self.path / "interactions.parquet", table.write_parquet)
-
-    def read_split(self) -> Split:
-        """The split that the run was trained on, as :meth:`write_split` wrote it.
-
-        Raises:
-            InputError: when a file is damaged.
-        """
-        from graphcl.data import Interactions, Split
-
-        ids = _read_parquet(self.path / "ids.parquet", ("role", "id", "kind"))
-        table = _read_parquet(self.path / "interactions.parquet", ("user", "item", "part"))
-        protocol = self.read_json(MANIFEST).get("data", {}).get("split", "")
-        optional = {name: table[name].to_numpy() for name in ("time", "value") if name in table.columns}
-        try:
-            interactions = Interactions(
-                user=table["user"].to_numpy().astype(np.int64),
-                item=table["item"].to_numpy().astype(np.int64),
-                user_ids=_id_map(ids, "user"),
-                item_ids=_id_map(ids, "item"),
-                **optional,
-            )
-            return Split(interactions, table["part"].to_numpy().astype(np.uint8), str(protocol))
-        except (ValueError, IndexError) as error:
-            raise InputError(
-                f"the saved interactions do not fit the saved ids ({error})", "train again", path=self.path
-            ) from error
-
-
-def split_hash(split: Split) -> str:
-    """SHA-256 of the interactions and the part that each row belongs to."""
-    import hashlib
-
-    digest = hashlib.sha256(split.interactions.content_hash().encode())
-    digest.update(np.ascontiguousarray(split.part).tobytes())
-    return digest.hexdigest()
-
-
-def _id_table(role: str, ids: IdMap) -> Any:
-    import polars as pl
-
-    series = ids.to_series()
-    return pl.DataFrame({"id": series.cast(pl.String)}).select(
-        role=pl.lit(role), index=pl.int_range(pl.len(), dtype=pl.Int64), id="id", kind=pl.lit(str(series.dtype))
-    )
-
-
-def _id_map(table: Any, role: str) -> IdMap:
-    import polars as pl
-
-    from graphcl.data import IdMap
-
-    rows = table.filter(pl.col("role") == role)
-    kind = rows["kind"][0] if rows.height else "String"
-    types = {"Int64": pl.Int64, "UInt64": pl.UInt64, "String": pl.String}
-    if kind not in types:
-        raise InputError(f"unknown id type {kind!r}", "train again")
-    return IdMap(rows["id"].cast(types[kind]))
-
-
-def _read_parquet(path: Path, columns: Sequence[str]) -> Any:
-    import polars as pl
-
-    try:
-        table = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise InputError("cannot be read as Parquet", "restore the file or train again", path=path) from error
-    for column in columns:
-        if column not in table.columns:
-            raise InputError("column is missing", "restore the file or train again", path=path, column=column)
-    return table
-
 
 def peak_memory_bytes() -> int | None:
     """Peak resident set of this process, None where the system does not tell."""
@@ -360,30 +285,16 @@ def peak_memory_bytes() -> int | None:
     return None
 
 
-def library_versions() -> dict[str, str]:
-    """Versions of Python, of this package and of what its numbers depend on."""
+def library_versions(*more: str) -> dict[str, str]:
+    """Versions of Python, of this package and of what its numbers depend on, ``more`` packages among them."""
     import platform
     from importlib.metadata import version
 
     import graphcl
 
-    packages = ("torch", "numpy", "polars", "pytorch-lightning", "safetensors", "pydantic")
+    packages = ("torch", "numpy", "polars", "pytorch-lightning", "safetensors", "pydantic", *more)
     return {
         "python": platform.python_version(),
         "graphcl": graphcl.__version__,
         **{package: version(package) for package in packages},
-    }
-
-
-def describe_data(split: Split, interactions: Interactions | None = None) -> dict[str, Any]:
-    """What the manifest says about the data of a run."""
-    rows = split.interactions if interactions is None else interactions
-    return {
-        "source": rows.report.source,
-        "hash": split_hash(split),
-        "users": rows.num_users,
-        "items": rows.num_items,
-        "interactions": rows.num_interactions,
-        "split": split.protocol,
-        "counts": split.counts,
     }

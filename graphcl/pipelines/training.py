@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pytorch_lightning as pl
@@ -20,20 +21,45 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from graphcl.errors import InputError
-from graphcl.models.base import SequenceBatch
-from graphcl.pipelines.batches import TrainingWindows, epoch_order, make_batch
 from graphcl.pipelines.checkpoints import (
     TrainingState,
     best_name,
     load_checkpoint,
+    load_kept_weights,
     load_state,
-    load_tensors,
     save_checkpoint,
 )
 from graphcl.pipelines.progress import TrainingProgress
 from graphcl.pipelines.runs import HISTORY, write_history
 
+History = Sequence[dict[str, float]]
 Validate = Callable[[nn.Module], dict[str, float]]
+
+
+class Batch(Protocol):
+    """One training step of a process."""
+
+    @property
+    def total(self) -> float:
+        """Weight of the step's mean loss in the epoch's mean: its targets, shared out among the processes."""
+
+    def to(self, device: torch.device) -> Any:
+        """The same batch on another device."""
+
+
+class EpochSource(Protocol):
+    """Where the steps of an epoch come from; pickled when processes share the steps."""
+
+    @property
+    def num_targets(self) -> int:
+        """Sum of the ``total`` of an epoch's batches over all processes."""
+
+    def batches(self, epoch: int, rank: int, world: int) -> Iterator[Batch]:
+        """The steps of an epoch (from 0), the share of process ``rank`` of ``world``.
+
+        It must be a function of its arguments and of what the source was made with, so that a resumed run goes through
+        the same steps; every process must get as many steps. A batch is drawn when the step before it is over.
+        """
 
 
 @dataclass(frozen=True)
@@ -42,47 +68,101 @@ class TrainingPlan:
 
     Args:
         epochs: most epochs.
-        batch_size: supervised targets a step, about.
         learning_rate: of Adam.
+        metric: validation metric to watch, higher is better; None when there is none.
+        stop: end after ``patience`` epochs without a better validation metric (``metric``) or a lower mean training
+            loss (``loss``), or go through all epochs (``never``).
+        keep: weights to end with: those of the epoch that was best by what ``stop`` watches (by the metric, or by the
+            loss where there is no metric, under ``never``), or those of the last epoch.
+        patience: see ``stop``.
+        finished: looks at the history after each epoch; True ends the training. A module-level function or a picklable
+            object.
+        weight_decay: L2 penalty that Adam adds to the gradient.
         weight_average: decay a step of the moving average of the weights that is measured and kept; 0 for none.
-        patience: stop after so many epochs without a better validation metric.
-        metric: name of that metric; higher is better.
+        lr_decay: the learning rate after e finished epochs is ``learning_rate * lr_decay ** e``, or
+            ``learning_rate * lr_decay(e)`` for a module-level function.
+        validate_every: validate after every so many epochs, and after the last.
+        checkpoint_seconds: write a checkpoint after an epoch only when the one before is so old, and after the last.
         seed: decides the order of the batches and every dropout mask, together with the number of the epoch.
+        unit: plural of what the source's targets are, for the speed in the history.
         devices: processes that share each step.
         accelerator: ``cpu``, ``gpu`` or ``auto``.
         progress: whether to show any.
+
+    Raises:
+        ValueError: when there is no metric to stop by.
+
+    Example:
+        >>> TrainingPlan(epochs=9, learning_rate=0.01, lr_decay=0.5).learning_rate_after(2)
+        0.0025
     """
 
     epochs: int
-    batch_size: int
     learning_rate: float
-    weight_average: float
-    patience: int
-    metric: str
-    seed: int
+    metric: str | None = None
+    stop: Literal["metric", "loss", "never"] = "never"
+    keep: Literal["best", "last"] = "last"
+    patience: int = 1
+    finished: Callable[[History], bool] | None = None
+    weight_decay: float = 0.0
+    weight_average: float = 0.0
+    lr_decay: float | Callable[[int], float] = 1.0
+    validate_every: int = 1
+    checkpoint_seconds: float = 0.0
+    seed: int = 0
+    unit: str = "targets"
     devices: int = 1
     accelerator: str = "auto"
     progress: bool = True
 
+    def __post_init__(self) -> None:
+        if self.stop == "metric" and self.metric is None:
+            raise ValueError("stop='metric' needs a metric")
+
+    @property
+    def watches_loss(self) -> bool:
+        """Whether the best epoch is that of the lowest training loss; else it is that of the highest metric."""
+        return self.stop == "loss" or self.metric is None
+
+    def learning_rate_after(self, epochs: int) -> float:
+        """Learning rate after so many finished epochs."""
+        factor = self.lr_decay(epochs) if callable(self.lr_decay) else self.lr_decay**epochs
+        return self.learning_rate * factor
+
+    def is_exhausted(self, state: TrainingState) -> bool:
+        """Whether the epochs or the patience are used up; patience with a metric is, only where it was measured."""
+        judged = self.watches_loss or state.epoch % self.validate_every == 0
+        impatient = self.stop != "never" and judged and state.waited >= self.patience
+        return state.epoch >= self.epochs or impatient
+
+    def is_over(self, state: TrainingState) -> bool:
+        """Whether training ends in this state."""
+        finished = self.finished is not None and bool(state.history) and self.finished(state.history)
+        return finished or self.is_exhausted(state)
+
 
 def train(
     model: nn.Module,
-    windows: TrainingWindows,
-    validate: Validate,
+    source: EpochSource,
+    validate: Validate | None,
     plan: TrainingPlan,
     folder: Path,
     identity: dict[str, Any],
 ) -> TrainingState:
-    """Train until the validation metric stops rising; the model ends with the weights of its best epoch.
+    """Train as planned; the model ends with the weights that the plan says to keep.
 
-    After each epoch the whole state is written to ``folder``; a state that is already there is continued. The batches
+    The whole state is written to ``folder`` after an epoch; a state that is already there is continued. The batches
     and dropout masks of an epoch are a function of (seed, epoch, process), so a run that was killed and continued goes
     through the same steps as one that was not. Torch's own random state is left as it was.
 
     Args:
-        model: has ``objective(batch)``.
-        windows: what to train on.
-        validate: called after each epoch with the model in evaluation mode; its record must hold ``plan.metric``.
+        model: has ``objective(batch) -> (loss, {name: part})``; the loss is a mean over the batch's ``total``. Where it
+            has ``on_epoch_start(epoch, generator)``, that is called before the batches of each epoch (from 0) are
+            drawn, with a CPU generator that is a function of (seed, epoch) alone: models redraw their graphs or set
+            their centres there.
+        source: what to train on.
+        validate: called with the model in evaluation mode, gradients off. With ``plan.metric`` its record must hold
+            that name, and enters the history with the prefix ``valid_``; without it enters as it is.
         plan: how to train.
         folder: the run's checkpoint folder; ``history.csv`` goes into its parent.
         identity: stored with the state, for the caller to compare before it resumes.
@@ -93,12 +173,12 @@ def train(
     Raises:
         InputError: when training diverges.
 
-    Complexity: memory of the weights, Adam's two moments and one batch.
+    Complexity: memory of the weights, Adam's two moments and one batch, and once more the weights while those of the
+    best epoch wait for their checkpoint. An epoch of one step costs about two milliseconds beside the model's work.
     """
     state = load_state(folder) or TrainingState(identity=identity)
-    if state.epoch < plan.epochs and state.waited < plan.patience:
-        module = _TrainedModule(model, plan.learning_rate)
-        callback = _EpochKeeper(state, plan, windows.num_targets, validate, folder)
+    if not plan.is_over(state):
+        epochs = _Epochs(state, source, validate, plan, folder)
         accelerator = plan.accelerator
         if accelerator == "auto":
             accelerator = "gpu" if torch.cuda.is_available() else "cpu"
@@ -106,96 +186,119 @@ def train(
         strategy = "ddp_spawn" if plan.devices > 1 else "auto"
         with torch.random.fork_rng(), _quiet_lightning(), _errors_of_processes():
             trainer = pl.Trainer(
-                max_epochs=plan.epochs - state.epoch,
+                max_epochs=1,  # Lightning runs the steps of all epochs in one; `_Epochs` knows where they begin and end
                 accelerator=accelerator,
                 devices=plan.devices,
                 strategy=strategy,
-                callbacks=[callback],
+                callbacks=[epochs],
                 logger=False,
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 use_distributed_sampler=False,
             )
-            trainer.fit(module, train_dataloaders=_EpochBatches(windows, plan, state.epoch))
+            trainer.fit(_TrainedModule(model, plan), train_dataloaders=epochs.steps)
     final = load_state(folder)
     if final is None:
         raise RuntimeError(f"training ended without a checkpoint in {folder}")
-    weights, _ = load_tensors(folder / best_name(final.best_epoch))
-    model.load_state_dict(weights)
+    load_kept_weights(folder, model, best_name(final.best_epoch) if plan.keep == "best" else None)
     return final
 
 
-class _EpochBatches:
-    """The steps of one epoch, this process's share of each; the epoch after at the next pass."""
-
-    def __init__(self, windows: TrainingWindows, plan: TrainingPlan, epoch: int) -> None:
-        self.windows = windows
-        self.plan = plan
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[SequenceBatch]:
-        rank, world = _rank_and_world()
-        order = epoch_order(self.windows, self.plan.batch_size, seed=self.plan.seed, epoch=self.epoch)
-        self.epoch += 1
-        for step in order:
-            # Gradients are averaged over the processes, so each divides by its share of the step's targets.
-            total = int(self.windows.supervised[step].sum()) / world
-            yield make_batch(self.windows, step[rank::world], total=total)
-
-
 class _TrainedModule(pl.LightningModule):
-    def __init__(self, model: nn.Module, learning_rate: float) -> None:
+    def __init__(self, model: nn.Module, plan: TrainingPlan) -> None:
         super().__init__()
         self.model = model
-        self.learning_rate = learning_rate
+        self.plan = plan
 
-    def training_step(self, batch: SequenceBatch, batch_idx: int) -> dict[str, Any]:
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         objective: Any = self.model.objective
         with _divergence_explained():
             loss, parts = objective(batch)
         return {"loss": loss, "parts": parts}
 
-    def transfer_batch_to_device(
-        self, batch: SequenceBatch, device: torch.device, dataloader_idx: int
-    ) -> SequenceBatch:
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Any:
         return batch.to(device)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.model.parameters(), lr=self.learning_rate, fused=True)
+        plan = self.plan
+        return torch.optim.Adam(
+            self.model.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=True
+        )
 
 
-class _EpochKeeper(pl.Callback):
+class _Steps:
+    """The steps of all epochs, one after the other, as Lightning reads them."""
+
+    def __init__(self, epochs: _Epochs) -> None:
+        self.epochs = epochs
+
+    def __len__(self) -> int:
+        # Without a length Lightning would draw a batch before the step of the one before it is over, and so before the
+        # epoch of the new batch has begun. The end comes when the iterator says so.
+        return 2**31 - 1
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.epochs.run()
+
+
+class _Epochs(pl.Callback):
     """Seeds each epoch, adds up its loss, validates, writes the checkpoint and decides when to stop."""
 
+    trainer: pl.Trainer
+    model: nn.Module
+    average: nn.Module
+    progress: TrainingProgress
+
     def __init__(
-        self, state: TrainingState, plan: TrainingPlan, targets: int, validate: Validate, folder: Path
+        self, state: TrainingState, source: EpochSource, validate: Validate | None, plan: TrainingPlan, folder: Path
     ) -> None:
         self.state = state
-        self.plan = plan
-        self.targets = targets
+        self.source = source
         self.validate = validate
+        self.plan = plan
         self.folder = folder
-        self.progress: TrainingProgress | None = None
+        self.steps = _Steps(self)
+        self.sums: dict[str, Tensor] = {}
+        self.best_weights: dict[str, Tensor] | None = None
+        self.saved_at = -math.inf
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        model = _model_of(pl_module)
-        self.average = copy.deepcopy(model).requires_grad_(False).eval() if self.plan.weight_average else model
+        self.trainer = trainer
+        self.model = _model_of(pl_module)
+        self.average = self.model
+        if self.plan.weight_average:
+            self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
         if self.state.epoch:
-            load_checkpoint(self.folder, model, self.average, trainer.optimizers)
+            load_checkpoint(self.folder, self.model, self.average, trainer.optimizers)
         self.progress = TrainingProgress(
             epochs=self.plan.epochs,
             metric=self.plan.metric,
-            targets=self.targets,
+            targets=self.source.num_targets,
             enabled=self.plan.progress and trainer.is_global_zero,
         )
-        self.progress.start_from(self.state.best_value)
+        if not self.plan.watches_loss:
+            self.progress.start_from(self.state.best_value)
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        seed = np.random.SeedSequence([self.plan.seed, self.state.epoch, trainer.global_rank]).generate_state(1)
-        torch.manual_seed(int(seed[0]))
-        self.sums: dict[str, Tensor] = {}
-        self.started = time.perf_counter()
+    def run(self) -> Iterator[Batch]:
+        """The batches of every epoch, with what surrounds an epoch in between."""
+        world, rank = self.trainer.world_size, self.trainer.global_rank
+        while not self.plan.is_over(self.state):
+            started = time.perf_counter()
+            self._start_epoch(rank)
+            yield from self.source.batches(self.state.epoch, rank, world)
+            self._finish_epoch(started)
+
+    def _start_epoch(self, rank: int) -> None:
+        epoch, plan = self.state.epoch, self.plan
+        torch.manual_seed(_seed_of(plan.seed, epoch, rank))
+        self.sums = {}
+        if plan.lr_decay != 1.0:
+            for group in (group for optimizer in self.trainer.optimizers for group in optimizer.param_groups):
+                group["lr"] = plan.learning_rate_after(epoch)
+        hook = getattr(self.model, "on_epoch_start", None)
+        if hook is not None:
+            hook(epoch, torch.Generator().manual_seed(_seed_of(plan.seed, epoch)))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -204,55 +307,81 @@ class _EpochKeeper(pl.Callback):
         if self.plan.weight_average:
             # The first steps count in full: at step n the average reaches back about n / 10 steps at least.
             decay = min(self.plan.weight_average, (1 + self.state.steps) / (10 + self.state.steps))
-            update_average(self.average, _model_of(pl_module), decay)
+            update_average(self.average, self.model, decay)
         parts = {"loss": outputs["loss"].detach(), **outputs["parts"]}
         for name, value in parts.items():
             self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value * batch.total
-        if self.progress is not None:
-            loss = float(parts["loss"]) if self.progress.wants_loss else None
-            self.progress.finish_step(round(batch.total * trainer.world_size), loss)
+        loss = float(parts["loss"]) if self.progress.wants_loss else None
+        self.progress.finish_step(round(batch.total * trainer.world_size), loss)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        seconds = time.perf_counter() - self.started
-        model = _model_of(pl_module)
+    def _finish_epoch(self, started: float) -> None:
+        seconds = time.perf_counter() - started
+        state, plan = self.state, self.plan
+        state.epoch += 1
+        state.waited += 1
+        record: dict[str, float] = {"epoch": state.epoch, **self._losses()}
+        if plan.watches_loss:
+            self._compare(-record["loss"])
+        if self.validate is not None and (state.epoch % plan.validate_every == 0 or plan.is_exhausted(state)):
+            measured = self._measure(self.validate)
+            prefix = "" if plan.metric is None else "valid_"
+            record |= {f"{prefix}{name}": value for name, value in measured.items()}
+            if not plan.watches_loss:
+                self._compare(measured[str(plan.metric)])
+        if plan.keep == "last":
+            state.best_epoch = state.epoch
+        state.history.append(record)
+        record["seconds"] = round(seconds, 6)
+        record[f"{plan.unit}_per_second"] = round(self.source.num_targets / seconds, 1)
+        state.seconds += time.perf_counter() - started
+        self._save()
+        self.progress.finish_epoch(state.epoch, record, best_epoch=state.best_epoch if plan.keep == "best" else None)
+
+    def _losses(self) -> dict[str, float]:
+        """Mean loss and parts of the epoch over all processes."""
+        reduce, targets = self.trainer.strategy.reduce, self.source.num_targets
+        losses = {name: float(reduce(total, reduce_op="sum")) / targets for name, total in self.sums.items()}
+        if not losses:
+            raise RuntimeError("the source of an epoch gave no batch")
+        if not math.isfinite(losses["loss"]):
+            raise _diverged(f"the loss is {losses['loss']}")
+        return losses
+
+    def _measure(self, validate: Validate) -> dict[str, float]:
         self.average.eval()
         with torch.no_grad(), _divergence_explained():
-            metrics = self.validate(self.average)
-        model.train()
+            measured = validate(self.average)
+        self.model.train()
+        return measured
+
+    def _compare(self, value: float) -> None:
+        """Note whether this epoch is the best so far, and keep its weights if they are wanted."""
         state = self.state
-        state.epoch += 1
-        losses = {name: float(trainer.strategy.reduce(total, reduce_op="sum")) for name, total in self.sums.items()}
-        if metrics[self.plan.metric] > state.best_value:
-            state.best_epoch, state.best_value, state.waited = state.epoch, metrics[self.plan.metric], 0
-        else:
-            state.waited += 1
-        record = {
-            "epoch": state.epoch,
-            **{name: total / self.targets for name, total in losses.items()},
-            **{f"valid_{name}": value for name, value in metrics.items()},
-            "seconds": round(seconds, 3),
-            "tokens_per_second": round(self.targets / seconds, 1),
-        }
-        state.history.append(record)
-        state.seconds += time.perf_counter() - self.started
-        if trainer.is_global_zero:
-            save_checkpoint(self.folder, model, self.average, trainer.optimizers, state)
-            write_history(self.folder.parent / HISTORY, state.history)
-        if self.progress is not None:
-            self.progress.finish_epoch(state.epoch, record, best_epoch=state.best_epoch)
-        if state.waited >= self.plan.patience:
-            trainer.should_stop = True
+        if value > state.best_value:
+            state.best_epoch, state.best_value, state.waited = state.epoch, value, 0
+            if self.plan.keep == "best" and self.trainer.is_global_zero:
+                weights = self.average.state_dict()
+                self.best_weights = {name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()}
+
+    def _save(self) -> None:
+        due = time.monotonic() - self.saved_at >= self.plan.checkpoint_seconds
+        if self.trainer.is_global_zero and (due or self.plan.is_over(self.state)):
+            optimizers = self.trainer.optimizers
+            save_checkpoint(self.folder, self.model, self.average, optimizers, self.state, self.best_weights)
+            write_history(self.folder.parent / HISTORY, self.state.history)
+            self.best_weights = None
+            self.saved_at = time.monotonic()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._close()
+        self.progress.close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if self.progress is not None:
+        if hasattr(self, "progress"):
             self.progress.close()
-            self.progress = None
+
+
+def _seed_of(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
 @torch.no_grad()
@@ -311,7 +440,11 @@ def _divergence_explained() -> Iterator[None]:
     except ValueError as error:
         if "NaN" not in str(error) and "not finite" not in str(error):
             raise
-        raise InputError(f"training has diverged ({error})", "lower learning_rate or init_std") from error
+        raise _diverged(str(error)) from error
+
+
+def _diverged(sign: str) -> InputError:
+    return InputError(f"training has diverged ({sign})", "lower learning_rate")
 
 
 @contextmanager
@@ -332,12 +465,6 @@ def _model_of(module: pl.LightningModule) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a module, got {type(model).__name__}")
     return model
-
-
-def _rank_and_world() -> tuple[int, int]:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
 
 
 @contextmanager

@@ -23,9 +23,10 @@ from graphcl.models import list_models
 from graphcl.pipelines import SequentialRecommender, create_pipeline, load_pipeline
 from graphcl.pipelines.batches import make_batch
 from graphcl.pipelines.checkpoints import LAST, load_tensors
-from graphcl.pipelines.runs import ARTEFACTS, RunFolder
+from graphcl.pipelines.runs import RunFolder
 from graphcl.pipelines.training import _errors_of_processes, update_average
 
+ARTEFACTS = SequentialRecommender._folder("run").artefacts
 QUICK: dict[str, Any] = {
     "epochs": 3, "batch_size": 64, "hidden": 16, "inner": 16, "layers": 1, "max_length": 8, "progress": False,
 }  # fmt: skip
@@ -117,6 +118,7 @@ def test_every_model_refits_saves_and_loads_equal(name: str, tmp_path: Path) -> 
         assert torch.equal(value, kept[key])
     one.save(tmp_path / "run")
     loaded = load_pipeline(tmp_path / "run")
+    assert isinstance(loaded, SequentialRecommender)
     assert_equal_weights(one, loaded)
     assert loaded.get_config() == one.get_config()
     for part in ("valid", "test"):
@@ -246,7 +248,7 @@ def test_no_held_out_item_is_reachable_from_training(monkeypatch: pytest.MonkeyP
         seen.update(batch.sequences.items.flatten().tolist(), batch.targets.tolist(), arguments[0].items.tolist())
         return batch
 
-    monkeypatch.setattr("graphcl.pipelines.training.make_batch", spying)
+    monkeypatch.setattr("graphcl.pipelines.batches.make_batch", spying)
     before = data.interactions.item.copy()
     SequentialRecommender(**{**QUICK, "epochs": 1}).fit(data)
     assert len(held_out) == 2 * users
