@@ -1,5 +1,19 @@
-"""Measures of rankings, recommendation lists and embeddings."""
+"""Measures of rankings, recommendation lists, clusterings and embeddings."""
 
+from graphcl.metrics.clustering import (
+    ClusteringMetrics,
+    Conductance,
+    ari,
+    clustering_accuracy,
+    clustering_metrics,
+    conductance,
+    confusion_after_matching,
+    macro_f1,
+    match_clusters,
+    modularity,
+    nmi,
+    silhouette,
+)
 from graphcl.metrics.exposure import ExposureMetrics, exposure_metrics
 from graphcl.metrics.geometry import (
     ContrastiveGap,
@@ -17,6 +31,23 @@ from graphcl.metrics.geometry import (
     tolerance,
     uniformity,
 )
+from graphcl.metrics.probe import (
+    ClassificationScores,
+    ClassifierResult,
+    ClusteringProbe,
+    LinearProbe,
+    LinearProbeResult,
+    LinkPrediction,
+    classification_scores,
+    kmeans_probe,
+    knn_probe,
+    linear_probe,
+    link_prediction_probe,
+    logistic_probe,
+    one_vs_rest_auc,
+    sample_non_edges,
+    train_linear_probe,
+)
 from graphcl.metrics.projection import project_2d, sample_for_map
 from graphcl.metrics.ranking import (
     BucketMetrics,
@@ -33,15 +64,29 @@ from graphcl.metrics.ranking import (
     ranking_metrics,
     recommend_topk,
 )
+from graphcl.metrics.retrieved_ndcg import retrieved_ndcg
 from graphcl.metrics.score_distribution import ScoreHistograms, score_histograms
+from graphcl.metrics.summary import (
+    MeanStd,
+    mean_and_deviation,
+)
 
 __all__ = [
     "BucketMetrics",
+    "ClassificationScores",
+    "ClassifierResult",
+    "ClusteringMetrics",
+    "ClusteringProbe",
+    "Conductance",
     "ContrastiveGap",
     "Csr",
     "EmbeddingGeometry",
     "ExposureMetrics",
     "Hubness",
+    "LinearProbe",
+    "LinearProbeResult",
+    "LinkPrediction",
+    "MeanStd",
     "RankingEvaluation",
     "RankingMetrics",
     "ScoreHistograms",
@@ -50,23 +95,44 @@ __all__ = [
     "Ties",
     "Tolerance",
     "alignment",
+    "ari",
+    "classification_scores",
+    "clustering_accuracy",
+    "clustering_metrics",
+    "conductance",
+    "confusion_after_matching",
     "contrastive_gap",
     "effective_rank",
     "embedding_geometry",
     "evaluate_ranking",
     "exposure_metrics",
     "hubness",
+    "kmeans_probe",
+    "knn_probe",
+    "linear_probe",
+    "link_prediction_probe",
+    "logistic_probe",
+    "macro_f1",
+    "match_clusters",
+    "mean_and_deviation",
     "metrics_by_popularity",
+    "modularity",
+    "nmi",
+    "one_vs_rest_auc",
     "per_query_metrics",
     "project_2d",
     "rank_of_targets",
     "rank_of_targets_by_score",
     "ranking_metrics",
     "recommend_topk",
+    "retrieved_ndcg",
     "sample_for_map",
+    "sample_non_edges",
     "score_histograms",
+    "silhouette",
     "similarity_distribution",
     "spectrum",
     "tolerance",
+    "train_linear_probe",
     "uniformity",
 ]

@@ -20,6 +20,16 @@ FILES = ["graph-contrastive.json", "losses.json", "multimodal-recommendation.jso
 COVERED = {
     "engine_weighted_lse",
     "hgnn.operator",
+    "lightgcl.original",
+    "lightgcl.released",
+    "lightgcn.mean_with_ego",
+    "lightgcn.sum",
+    "metrics.mmhcl",
+    "mmhcl.bpr",
+    "mmhcl.contrastive",
+    "mmhcl.forward",
+    "mmhcl.lr_schedule",
+    "mmhcl.train_step",
     "mmhcl.u2u_rw",
     "mmhcl.u2u_rw_empty_user",
     "mmhcl.ui_adj_sym",
@@ -31,9 +41,13 @@ COVERED = {
     "ranking_metrics",
     "sasrec_encoder",
     "sasrec_encoder_left_padded",
+    "selfrec.losses",
     "semantic_retrieval",
+    "sgl.edge_drop",
+    "simgcl",
     "sparse_positives",
     "split_and_prefix_rows",
+    "xsimgcl",
 }
 
 
