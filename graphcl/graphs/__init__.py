@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from graphcl.graphs.influence import influence_matrix
     from graphcl.graphs.knn import Neighbours, knn_graph, nearest_neighbours
     from graphcl.graphs.operators import BipartiteOperator, PropagationOperator
+    from graphcl.graphs.smoothing import smooth_features
 
 # Public name -> the file that holds it, imported when the name is first asked for.
 _LAZY = {
@@ -27,6 +28,7 @@ _LAZY = {
     "influence_matrix": "graphcl.graphs.influence",
     "knn_graph": "graphcl.graphs.knn",
     "nearest_neighbours": "graphcl.graphs.knn",
+    "smooth_features": "graphcl.graphs.smoothing",
     "stack_bipartite": "graphcl.graphs.bipartite",
 }
 
@@ -43,6 +45,7 @@ __all__ = [
     "influence_matrix",
     "knn_graph",
     "nearest_neighbours",
+    "smooth_features",
     "stack_bipartite",
 ]
 

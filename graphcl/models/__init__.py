@@ -13,16 +13,22 @@ from graphcl.models.settings import ModelConfig, build_config, nearest_names
 
 if TYPE_CHECKING:
     from graphcl.models.base import SequenceBatch, SequentialModel
+    from graphcl.models.base_clustering import ClusteringBatch, ClusteringConfig, ClusteringModel
     from graphcl.models.base_collaborative import CollaborativeConfig, CollaborativeModel, PairBatch
     from graphcl.models.lightgcl import LightGCL, LightGCLConfig
     from graphcl.models.lightgcn import LightGCN, LightGCNConfig
     from graphcl.models.mmhcl import MMHCL, MMHCLConfig
+    from graphcl.models.pamc import PamC, PamCConfig
     from graphcl.models.sasrec import SASRec, SASRecConfig
+    from graphcl.models.scgc import SCGC, SCGCConfig, SCGCStar, SCGCStarConfig
     from graphcl.models.sgl import SGL, SGLConfig
     from graphcl.models.simgcl import SimGCL, SimGCLConfig
     from graphcl.models.xsimgcl import XSimGCL, XSimGCLConfig
 
 _LAZY = {
+    "ClusteringBatch": "graphcl.models.base_clustering",
+    "ClusteringConfig": "graphcl.models.base_clustering",
+    "ClusteringModel": "graphcl.models.base_clustering",
     "CollaborativeConfig": "graphcl.models.base_collaborative",
     "CollaborativeModel": "graphcl.models.base_collaborative",
     "LightGCL": "graphcl.models.lightgcl",
@@ -32,8 +38,14 @@ _LAZY = {
     "MMHCL": "graphcl.models.mmhcl",
     "MMHCLConfig": "graphcl.models.mmhcl",
     "PairBatch": "graphcl.models.base_collaborative",
+    "PamC": "graphcl.models.pamc",
+    "PamCConfig": "graphcl.models.pamc",
     "SASRec": "graphcl.models.sasrec",
     "SASRecConfig": "graphcl.models.sasrec",
+    "SCGC": "graphcl.models.scgc",
+    "SCGCConfig": "graphcl.models.scgc",
+    "SCGCStar": "graphcl.models.scgc",
+    "SCGCStarConfig": "graphcl.models.scgc",
     "SGL": "graphcl.models.sgl",
     "SGLConfig": "graphcl.models.sgl",
     "SequenceBatch": "graphcl.models.base",
@@ -46,7 +58,11 @@ _LAZY = {
 
 __all__ = [
     "MMHCL",
+    "SCGC",
     "SGL",
+    "ClusteringBatch",
+    "ClusteringConfig",
+    "ClusteringModel",
     "CollaborativeConfig",
     "CollaborativeModel",
     "LightGCL",
@@ -56,8 +72,13 @@ __all__ = [
     "MMHCLConfig",
     "ModelConfig",
     "PairBatch",
+    "PamC",
+    "PamCConfig",
     "SASRec",
     "SASRecConfig",
+    "SCGCConfig",
+    "SCGCStar",
+    "SCGCStarConfig",
     "SGLConfig",
     "SequenceBatch",
     "SequentialModel",
