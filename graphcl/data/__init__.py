@@ -13,12 +13,16 @@ from graphcl.data.read_report import DroppedRows, ReadReport
 from graphcl.data.readers import FORMATS, read_features, read_interactions
 from graphcl.data.registry import (
     Dataset,
+    GraphRecipe,
+    InteractionRecipe,
     Recipe,
     RecipeFile,
     dataset_info,
     find_dataset_file,
+    graph_recipe,
     list_datasets,
     load_dataset,
+    recipe_files,
 )
 from graphcl.data.splits import EvaluationSet, Split, leave_one_out, split_by_ratio, split_by_time
 from graphcl.data.synthetic import synthetic_shop
@@ -43,7 +47,9 @@ __all__ = [
     "DroppedRows",
     "EvaluationSet",
     "GraphDataset",
+    "GraphRecipe",
     "IdMap",
+    "InteractionRecipe",
     "Interactions",
     "PrefixRows",
     "ReadReport",
@@ -56,6 +62,7 @@ __all__ = [
     "diagnose",
     "digits_graph",
     "find_dataset_file",
+    "graph_recipe",
     "k_core",
     "leave_one_out",
     "list_datasets",
@@ -64,6 +71,7 @@ __all__ = [
     "prefix_rows",
     "read_features",
     "read_interactions",
+    "recipe_files",
     "same_target_rows",
     "split_by_ratio",
     "split_by_time",

@@ -6,21 +6,22 @@ import hashlib
 import importlib.metadata
 import os
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from graphcl.data.columns import nearest, with_source
+from graphcl.data.formats import Kind, formats_of, reader_of
 from graphcl.data.interactions import Interactions
-from graphcl.data.readers import Format, read_interactions
+from graphcl.data.readers import FORMATS, Format, read_interactions
 from graphcl.data.splits import Split, leave_one_out, split_by_ratio, split_by_time
 from graphcl.data.synthetic import synthetic_shop
 from graphcl.errors import InputError
 
-Protocol = Literal["leave-one-out", "by-time", "by-ratio"]
+Protocol = Literal["leave-one-out", "by-time", "by-ratio", "as-published"]
 _SPLITS = {"leave-one-out": leave_one_out, "by-time": split_by_time, "by-ratio": split_by_ratio}
 _TIMEOUT_SECONDS = 60
 
@@ -46,7 +47,7 @@ class RecipeFile(_Strict):
 
     Attributes:
         name: file name in the data folder.
-        role: what the file holds.
+        role: what the file holds; each role once.
         sha256: checksum.
         bytes: size.
         source: where it was published.
@@ -55,7 +56,7 @@ class RecipeFile(_Strict):
     """
 
     name: str
-    role: Literal["interactions", "item_features", "user_features"]
+    role: str
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     bytes: int = Field(gt=0)
     source: str
@@ -89,41 +90,103 @@ class GeneratorArguments(_Strict):
 
 
 class Recipe(_Strict):
-    """One data set: where it comes from and what it must be.
+    """What every recipe says of its data set; :class:`InteractionRecipe` and :class:`GraphRecipe` say the rest.
 
     Attributes:
         name: short name, as in commands.
         description: one line.
         licence: under which terms it may be used.
+        kind: what it is: interactions, a graph, or a graph with types.
         format: reader format, or "generator".
-        columns: columns by role, for formats that name columns.
-        files: its files; exactly one holds the interactions. Empty for a generator.
-        generator: arguments of the generator.
-        expected: counts of the loaded log.
-        split: default split protocol.
+        files: its files; empty for a generator.
     """
 
     name: str
     description: str
     licence: str
-    format: Format | Literal["generator"]
-    columns: RecipeColumns = RecipeColumns()
+    kind: Kind
+    format: str
     files: tuple[RecipeFile, ...] = ()
+
+    @model_validator(mode="after")
+    def _roles_differ(self) -> Recipe:
+        roles = [file.role for file in self.files]
+        if len(set(roles)) < len(roles):
+            raise ValueError("two files have one role")
+        return self
+
+    @field_validator("format")
+    @classmethod
+    def _format_is_known(cls, value: str, info: ValidationInfo) -> str:
+        known = formats_of(info.data["kind"]) if "kind" in info.data else (value,)
+        if value not in known:
+            raise ValueError(f"the format {value!r} is none of {', '.join(known)}")
+        return value
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What the loaded data must count, by name; what is not checked is left out."""
+        return {}
+
+    def file(self, role: str) -> RecipeFile | None:
+        """The file with a role, None when there is none."""
+        return next((file for file in self.files if file.role == role), None)
+
+
+class InteractionRecipe(Recipe):
+    """The recipe of a log of interactions.
+
+    Attributes:
+        columns: columns by role, for formats that name columns.
+        generator: arguments of the generator.
+        expected: counts of the loaded log.
+        split: default split protocol.
+    """
+
+    kind: Literal["interactions"] = "interactions"
+    columns: RecipeColumns = RecipeColumns()
     generator: GeneratorArguments | None = None
     expected: ExpectedCounts = ExpectedCounts()
     split: Protocol = "leave-one-out"
 
     @model_validator(mode="after")
-    def _one_source(self) -> Recipe:
+    def _one_source(self) -> InteractionRecipe:
         interactions = sum(file.role == "interactions" for file in self.files)
         made = self.generator is not None
         if made != (self.format == "generator") or interactions != (0 if made else 1):
             raise ValueError("a recipe has either a generator or files, exactly one of them with the interactions")
         return self
 
-    def file(self, role: str) -> RecipeFile | None:
-        """The file with a role, None when there is none."""
-        return next((file for file in self.files if file.role == role), None)
+    @property
+    def counts(self) -> dict[str, int]:
+        return self.expected.model_dump(exclude_none=True)
+
+
+class GraphRecipe(Recipe):
+    """The recipe of a graph; its formats and options are those of `load_graph`.
+
+    Attributes:
+        generator: arguments of the generator.
+        options: what the files do not say, for the reader of the format.
+        expected: counts of the loaded graph, such as nodes, edges, features and classes; those of a type have its
+            name behind a dot, as in ``nodes.paper``.
+    """
+
+    kind: Literal["graph", "heterogeneous"]
+    generator: dict[str, Any] | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    expected: dict[str, int] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> GraphRecipe:
+        made = self.generator is not None
+        if made != (self.format == "generator") or made == bool(self.files):
+            raise ValueError("a recipe has either a generator or files")
+        return self
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return dict(self.expected)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +198,8 @@ class Dataset:
         interactions: the log.
         recipe: its recipe, None for a path.
         protocol: default split protocol.
+        published_split: the split that came with the files, where the protocol is "as-published".
+        item_features: features of the items by modality, where the recipe ships them.
 
     Example:
         >>> load_dataset("synthetic-shop").split().protocol
@@ -143,8 +208,10 @@ class Dataset:
 
     name: str
     interactions: Interactions
-    recipe: Recipe | None = None
+    recipe: InteractionRecipe | None = None
     protocol: Protocol = "leave-one-out"
+    published_split: Split | None = None
+    item_features: Any = None
 
     def split(self) -> Split:
         """The log under its default protocol.
@@ -152,6 +219,10 @@ class Dataset:
         Raises:
             InputError: the log does not allow it.
         """
+        if self.protocol == "as-published":
+            if self.published_split is None:
+                raise InputError(f"no split was published with {self.name}", "choose another one (--split)")
+            return self.published_split
         return _SPLITS[self.protocol](self.interactions)
 
 
@@ -187,7 +258,7 @@ def dataset_info(name: str) -> Recipe:
         O(recipes).
 
     Example:
-        >>> dataset_info("amazon-beauty").expected.users
+        >>> dataset_info("amazon-beauty").counts["users"]
         22363
     """
     paths = {path.stem: path for path in _recipe_paths()}
@@ -215,7 +286,8 @@ def load_dataset(name_or_path: str | Path, *, features: bool = False, **options:
         The data set.
 
     Raises:
-        InputError: unknown name, missing file without a network, checksum or counts that differ, bad input.
+        InputError: unknown name, a graph's name, missing file without a network, checksum or counts that differ, bad
+            input.
 
     Complexity:
         As `read_interactions`.
@@ -227,14 +299,66 @@ def load_dataset(name_or_path: str | Path, *, features: bool = False, **options:
     if _is_path(name_or_path):
         return Dataset(str(name_or_path), read_interactions(name_or_path, **options))
     recipe = dataset_info(str(name_or_path))
+    if not isinstance(recipe, InteractionRecipe):
+        raise InputError(f"{recipe.name} is a graph, not a log of interactions", "load it with load_graph")
     if options:
         raise InputError(
             f"{recipe.name} is a registered data set, and {', '.join(options)} is set by its recipe",
             "leave it out, or give the path of the file",
         )
-    log = _generate(recipe) if recipe.generator is not None else _read_files(recipe, features=features)
-    _check_counts(recipe, log)
-    return Dataset(recipe.name, log, recipe, recipe.split)
+    if recipe.generator is None and recipe.format not in FORMATS:
+        dataset: Dataset = reader_of("interactions", recipe.format)(recipe, recipe_files(recipe))
+    else:
+        log = _generate(recipe) if recipe.generator is not None else _read_files(recipe, features=features)
+        dataset = Dataset(recipe.name, log, recipe, recipe.split)
+    _check_counts(recipe, dataset.interactions)
+    return dataset
+
+
+def graph_recipe(name: str) -> GraphRecipe:
+    """The recipe of a registered graph.
+
+    Args:
+        name: registered name.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        InputError: the name is unknown, or that of a log of interactions.
+
+    Complexity:
+        O(recipes).
+
+    Example:
+        >>> graph_recipe("yelp")
+        Traceback (most recent call last):
+        graphcl.errors.InputError: yelp is a log of interactions, not a graph; load it with load_dataset
+    """
+    recipe = dataset_info(name)
+    if not isinstance(recipe, GraphRecipe):
+        raise InputError(f"{recipe.name} is a log of interactions, not a graph", "load it with load_dataset")
+    return recipe
+
+
+def recipe_files(recipe: Recipe, roles: Collection[str] | None = None) -> dict[str, Path]:
+    """The files of a data set on this machine, downloaded if need be, each with the checksum of the recipe.
+
+    Args:
+        recipe: the data set.
+        roles: which files; all of them when None. Roles that the recipe has no file for are left out.
+
+    Returns:
+        Paths by role.
+
+    Raises:
+        InputError: a file is missing and cannot be downloaded, or has another checksum.
+
+    Complexity:
+        O(bytes).
+    """
+    wanted = [file for file in recipe.files if roles is None or file.role in roles]
+    return {file.role: _verified(recipe, file) for file in wanted}
 
 
 def find_dataset_file(recipe: Recipe, file: RecipeFile) -> Path | None:
@@ -310,7 +434,9 @@ def _read_recipe(path: Path) -> Recipe:
     import yaml
 
     try:
-        recipe = Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        is_graph = isinstance(content, dict) and content.get("kind", "interactions") != "interactions"
+        recipe = (GraphRecipe if is_graph else InteractionRecipe).model_validate(content)
     except yaml.YAMLError as error:
         raise InputError(f"this is no YAML: {error}", "mend the recipe", path=path) from error
     except ValidationError as error:
@@ -322,17 +448,16 @@ def _read_recipe(path: Path) -> Recipe:
     return recipe
 
 
-def _generate(recipe: Recipe) -> Interactions:
+def _generate(recipe: InteractionRecipe) -> Interactions:
     arguments = recipe.generator.model_dump() if recipe.generator is not None else {}
     return with_source(synthetic_shop(**arguments), recipe.name)
 
 
-def _read_files(recipe: Recipe, *, features: bool) -> Interactions:
-    wanted = ["interactions", *(("item_features", "user_features") if features else ())]
-    paths = {file.role: _verified(recipe, file) for role in wanted if (file := recipe.file(role)) is not None}
+def _read_files(recipe: InteractionRecipe, *, features: bool) -> Interactions:
+    paths = recipe_files(recipe, ["interactions", *(("item_features", "user_features") if features else ())])
     return read_interactions(
         paths["interactions"],
-        format=None if recipe.format == "generator" else recipe.format,
+        format=cast(Format, recipe.format),
         **recipe.columns.model_dump(),
         item_features=paths.get("item_features", False),
         user_features=paths.get("user_features", False),
@@ -392,10 +517,10 @@ def _download(recipe: Recipe, file: RecipeFile) -> Path:
     )
 
 
-def _check_counts(recipe: Recipe, log: Interactions) -> None:
+def _check_counts(recipe: InteractionRecipe, log: Interactions) -> None:
     counts = {"users": log.num_users, "items": log.num_items, "interactions": log.num_interactions}
-    for name, expected in recipe.expected.model_dump().items():
-        if expected is not None and counts[name] != expected:
+    for name, expected in recipe.counts.items():
+        if counts[name] != expected:
             raise InputError(
                 f"{recipe.name} has {counts[name]} {name}, its recipe expects {expected}",
                 "mend the recipe or the file",

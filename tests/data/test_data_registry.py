@@ -11,7 +11,21 @@ import pooch
 import pytest
 import yaml
 
-from graphcl.data import dataset_info, find_dataset_file, list_datasets, load_dataset, registry
+from graphcl.data import (
+    Dataset,
+    GraphRecipe,
+    InteractionRecipe,
+    dataset_info,
+    find_dataset_file,
+    formats,
+    graph_recipe,
+    leave_one_out,
+    list_datasets,
+    load_dataset,
+    read_interactions,
+    recipe_files,
+    registry,
+)
 from graphcl.errors import InputError
 
 SEQUENCES = b"1 5 3 8 5\n2 3 8\n"
@@ -96,9 +110,12 @@ def test_shipped_recipes_are_valid_and_complete() -> None:
         assert found.description
         assert found.licence
         assert all(file.source.startswith("https://") for file in found.files)
-        assert found.split == "leave-one-out"
+        assert found.counts or found.format == "generator"
+        assert (found.kind == "interactions") == isinstance(found, InteractionRecipe)
     beauty = recipes["amazon-beauty"]
-    assert beauty.expected.model_dump() == {"users": 22363, "items": 12101, "interactions": 198502}
+    assert isinstance(beauty, InteractionRecipe)
+    assert beauty.split == "leave-one-out"
+    assert beauty.counts == {"users": 22363, "items": 12101, "interactions": 198502}
     assert [(file.name, file.bytes) for file in beauty.files] == [
         ("sequences.txt", 1090094),
         ("item2attributes.json", 305674),
@@ -234,6 +251,10 @@ def test_files_beside_an_atomic_file_are_not_read_unchecked(shelf: Shelf) -> Non
         ({"format": "generator"}, "either a generator or files"),
         ({"name": "small"}, "the recipe calls itself 'small'"),
         ({"split": "random"}, "split: Input should be 'leave-one-out'"),
+        ({"format": "stone"}, "format: Value error, the format 'stone' is none of csv, .*generator"),
+        ({"kind": "graph"}, "columns: Extra inputs|format: Value error, the format 'sequences' is none of generator"),
+        ({"kind": "crystal"}, "kind: Input should be 'graph' or 'heterogeneous'"),
+        ({"files": [recipe()["files"][0]] * 2}, "two files have one role"),
     ],
 )
 def test_bad_recipes_are_named(shelf: Shelf, changes: dict[str, Any], message: str) -> None:
@@ -279,3 +300,73 @@ def test_recipes_without_a_list_of_installed_files(tmp_path: Path, monkeypatch: 
     (shared / "tiny.yaml").unlink()
     with pytest.raises(InputError, match="recipes are not installed"):
         list_datasets()
+
+
+def graph_content(content: bytes = b"1 2\n", **changes: Any) -> dict[str, Any]:
+    edges = {**recipe(content)["files"][0], "name": "edges.txt", "role": "edges"}
+    about = {"name": "tiny", "description": "tiny", "licence": "CC0-1.0", "kind": "graph", "format": "edge-list"}
+    return {**about, "files": [edges], "expected": {"nodes": 2, "edges": 1}, "options": {"target": "a"}, **changes}
+
+
+@pytest.fixture
+def edge_list_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(formats.READERS["graph"], "edge-list", "graphcl.data.text_table:check_utf8")
+
+
+@pytest.mark.usefixtures("edge_list_format")
+def test_graph_recipes_have_their_own_counts_and_options(shelf: Shelf) -> None:
+    shelf.add_recipe(graph_content())
+    tiny = graph_recipe("tiny")
+    assert isinstance(tiny, GraphRecipe)
+    assert (tiny.kind, tiny.counts, tiny.options) == ("graph", {"nodes": 2, "edges": 1}, {"target": "a"})
+    path = shelf.put(shelf.data, b"1 2\n", "edges.txt")
+    assert recipe_files(tiny) == {"edges": path}
+    assert recipe_files(tiny, ["labels"]) == {}
+    path.write_bytes(b"1 3\n")
+    with pytest.raises(InputError, match=r"edges\.txt: its checksum fails"):
+        recipe_files(tiny)
+
+
+@pytest.mark.usefixtures("edge_list_format")
+def test_graphs_and_interactions_are_not_mixed_up(shelf: Shelf) -> None:
+    shelf.add_recipe(graph_content())
+    with pytest.raises(InputError, match="tiny is a graph, not a log of interactions; load it with load_graph"):
+        load_dataset("tiny")
+    shelf.add_recipe(recipe())
+    with pytest.raises(InputError, match="tiny is a log of interactions, not a graph; load it with load_dataset"):
+        graph_recipe("tiny")
+
+
+@pytest.mark.usefixtures("edge_list_format")
+def test_a_graph_has_one_source(shelf: Shelf) -> None:
+    faults: list[dict[str, Any]] = [{"generator": {"nodes": 3}}, {"files": []}, {"format": "generator"}]
+    for changes in faults:
+        shelf.add_recipe(graph_content(**changes))
+        with pytest.raises(InputError, match="either a generator or files"):
+            dataset_info("tiny")
+    shelf.add_recipe(graph_content(generator={"nodes": 3}, format="generator", files=[]))
+    assert graph_recipe("tiny").generator == {"nodes": 3}
+
+
+def read_with_split(found: InteractionRecipe, paths: dict[str, Path]) -> Dataset:
+    split = leave_one_out(read_interactions(paths["interactions"]))
+    return Dataset(found.name, split.interactions, found, found.split, published_split=split)
+
+
+def test_a_format_of_its_own_brings_its_split(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(formats.READERS["interactions"], "special", f"{__name__}:read_with_split")
+    shelf.add_recipe(recipe(format="special", split="as-published", expected={"users": 2}))
+    shelf.put(shelf.data)
+    loaded = load_dataset("tiny")
+    assert loaded.split() is loaded.published_split
+    with pytest.raises(InputError, match="no split was published with log"):
+        Dataset("log", loaded.interactions, protocol="as-published").split()
+    shelf.add_recipe(recipe(format="special", expected={"users": 3}))
+    with pytest.raises(InputError, match="tiny has 2 users, its recipe expects 3"):
+        load_dataset("tiny")
+
+
+def test_every_format_has_a_reader() -> None:
+    for kind, readers in formats.READERS.items():
+        for name in readers:
+            assert callable(formats.reader_of(kind, name))
