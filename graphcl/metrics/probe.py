@@ -295,8 +295,8 @@ class _BestSteps:
         logits = _logits(self.x, weight, bias)
         val_logits, test_logits = logits[:, : self.split], logits[:, self.split :]
         classes = weight.shape[1]
-        val = classification_scores(val_logits.argmax(dim=2), self.y_val, classes)
-        test = classification_scores(test_logits.argmax(dim=2), self.y_test, classes)
+        val = classification_scores(_argmax(val_logits), self.y_val, classes)
+        test = classification_scores(_argmax(test_logits), self.y_test, classes)
         macro, micro = val.macro_f1 > self.val_macro, val.micro_f1 > self.val_micro
         self.val_macro = torch.where(macro, val.macro_f1, self.val_macro)
         self.val_micro = torch.where(micro, val.micro_f1, self.val_micro)
@@ -367,15 +367,17 @@ def one_vs_rest_auc(scores: Tensor, target: Tensor) -> Tensor:
         >>> one_vs_rest_auc(torch.tensor([[0.9, 0.1], [0.2, 0.8]]), torch.tensor([0, 1]))
         tensor(1., dtype=torch.float64)
     """
-    from scipy.stats import rankdata
-
     if target.dim() != 1 or scores.shape[-2:-1] != target.shape:
         raise ValueError(
             f"scores and target must have shapes (..., n, C) and (n,), "
             f"got {tuple(scores.shape)} and {tuple(target.shape)}"
         )
-    member = torch.nn.functional.one_hot(target, scores.shape[-1]).double().cpu()
-    rank = torch.from_numpy(rankdata(scores.detach().cpu().numpy(), axis=-2))
+    member = torch.nn.functional.one_hot(target, scores.shape[-1]).double()
+    columns = scores.detach().transpose(-2, -1).contiguous()
+    ascending = columns.sort(dim=-1).values
+    # Equal scores share the mean of their ranks.
+    low, high = (torch.searchsorted(ascending, columns, right=right) for right in (False, True))
+    rank = ((low + high + 1) / 2).double().transpose(-2, -1)
     inside = member.sum(dim=0)
     outside = member.shape[0] - inside
     # Mann-Whitney: the ranks of the class, less those it has among itself.
@@ -638,10 +640,21 @@ def kmeans_probe(
 
 
 def _logits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """(R, n, C) of all classifiers by one product."""
+    """(R, n, C) of all classifiers by one product; in memory class by class, which `_argmax` and the softmax like."""
     repeats, classes, width = weight.shape
-    flat = torch.addmm(bias.reshape(-1), x, weight.reshape(repeats * classes, width).T)
-    return flat.reshape(x.shape[0], repeats, classes).transpose(0, 1)
+    flat = weight.transpose(0, 1).reshape(classes * repeats, width)
+    scores = torch.addmm(bias.T.reshape(-1, 1), flat, x.T)
+    return scores.reshape(classes, repeats, x.shape[0]).permute(1, 2, 0)
+
+
+def _argmax(logits: Tensor) -> Tensor:
+    """Class of the largest logit, the first of equal ones. `torch.argmax` over few classes takes ten times as long."""
+    best, *others = logits.unbind(dim=2)
+    found = torch.zeros_like(best, dtype=torch.int64)
+    for label, score in enumerate(others, start=1):
+        found.masked_fill_(score > best, label)
+        best = torch.maximum(best, score)
+    return found
 
 
 def _adam_step(part: Tensor, gradient: Tensor, first: Tensor, second: Tensor, step: int, learning_rate: float) -> None:
