@@ -1,4 +1,4 @@
-"""What a node-embedding model takes and gives, on homogeneous and heterogeneous graphs, so that one pipeline trains all.
+"""What a node-embedding model takes and gives, on homogeneous and heterogeneous graphs; one pipeline trains them all.
 
 A model is parameters only. What it needs of a graph is prepared once, as inputs, and handed to it by batches: the whole
 graph as one batch, or some nodes with sampled neighbourhoods. Both have one type, so that a method is written once and
