@@ -6,6 +6,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from graphcl.data.doctor import DataWarning, DoctorReport, diagnose
+from graphcl.data.features import (
+    Incidence,
+    ItemFeatures,
+    read_item_features,
+    read_item_incidence,
+    table_features,
+)
 from graphcl.data.ids import IdMap
 from graphcl.data.interactions import Interactions, Sequences, k_core
 from graphcl.data.prefixes import PrefixRows, SameTarget, prefix_rows, same_target_rows
@@ -23,6 +30,13 @@ from graphcl.data.registry import (
     list_datasets,
     load_dataset,
     recipe_files,
+)
+from graphcl.data.split_files import (
+    find_published_split,
+    hold_out_validation,
+    read_json_split,
+    read_labelled_split,
+    read_text_split,
 )
 from graphcl.data.splits import EvaluationSet, Split, leave_one_out, split_by_ratio, split_by_time
 from graphcl.data.synthetic import synthetic_shop
@@ -49,8 +63,10 @@ __all__ = [
     "GraphDataset",
     "GraphRecipe",
     "IdMap",
+    "Incidence",
     "InteractionRecipe",
     "Interactions",
+    "ItemFeatures",
     "PrefixRows",
     "ReadReport",
     "Recipe",
@@ -62,7 +78,9 @@ __all__ = [
     "diagnose",
     "digits_graph",
     "find_dataset_file",
+    "find_published_split",
     "graph_recipe",
+    "hold_out_validation",
     "k_core",
     "leave_one_out",
     "list_datasets",
@@ -71,12 +89,18 @@ __all__ = [
     "prefix_rows",
     "read_features",
     "read_interactions",
+    "read_item_features",
+    "read_item_incidence",
+    "read_json_split",
+    "read_labelled_split",
+    "read_text_split",
     "recipe_files",
     "same_target_rows",
     "split_by_ratio",
     "split_by_time",
     "stochastic_block_model",
     "synthetic_shop",
+    "table_features",
 ]
 
 

@@ -14,7 +14,11 @@ Kind = Literal["interactions", "graph", "heterogeneous"]
 # Kind -> format -> "module:function", called with the recipe and the paths of its files by role. A reader of
 # interactions gives a Dataset, one of graphs a GraphDataset. Formats of `read_interactions` need no entry.
 READERS: dict[Kind, dict[str, str]] = {
-    "interactions": {},
+    "interactions": {
+        "json-split": "graphcl.data.split_files:load_json",
+        "labelled": "graphcl.data.split_files:load_labelled",
+        "text-split": "graphcl.data.split_files:load_text",
+    },
     "graph": {},
     "heterogeneous": {},
 }

@@ -17,6 +17,7 @@ from graphcl.data.columns import nearest, with_source
 from graphcl.data.formats import Kind, formats_of, reader_of
 from graphcl.data.interactions import Interactions
 from graphcl.data.readers import FORMATS, Format, read_interactions
+from graphcl.data.split_files import find_published_split
 from graphcl.data.splits import Split, leave_one_out, split_by_ratio, split_by_time
 from graphcl.data.synthetic import synthetic_shop
 from graphcl.errors import InputError
@@ -53,6 +54,7 @@ class RecipeFile(_Strict):
         source: where it was published.
         mirrors: other addresses of the same bytes, tried in order.
         package: an installed package that ships the same bytes.
+        optional: a file that is left out where it is not on this machine, because it cannot be downloaded.
     """
 
     name: str
@@ -62,6 +64,7 @@ class RecipeFile(_Strict):
     source: str
     mirrors: tuple[str, ...] = ()
     package: PackageFile | None = None
+    optional: bool = False
 
 
 class RecipeColumns(_Strict):
@@ -278,9 +281,9 @@ def load_dataset(name_or_path: str | Path, *, features: bool = False, **options:
     and the log its counts.
 
     Args:
-        name_or_path: registered name, or the path of a file.
+        name_or_path: registered name, or the path of a file; also a file or folder that `find_published_split` knows.
         features: for a registered name, load its side features as well.
-        **options: for a path, options of `read_interactions`.
+        **options: for a path, options of `read_interactions`; given any, a split in the file is not looked for.
 
     Returns:
         The data set.
@@ -297,6 +300,9 @@ def load_dataset(name_or_path: str | Path, *, features: bool = False, **options:
         2000
     """
     if _is_path(name_or_path):
+        published = None if options else find_published_split(name_or_path)
+        if published is not None:
+            return Dataset(str(name_or_path), published.interactions, None, "as-published", published)
         return Dataset(str(name_or_path), read_interactions(name_or_path, **options))
     recipe = dataset_info(str(name_or_path))
     if not isinstance(recipe, InteractionRecipe):
@@ -346,7 +352,8 @@ def recipe_files(recipe: Recipe, roles: Collection[str] | None = None) -> dict[s
 
     Args:
         recipe: the data set.
-        roles: which files; all of them when None. Roles that the recipe has no file for are left out.
+        roles: which files; all of them when None. Roles that the recipe has no file for are left out, and so are
+            optional files that are not on this machine.
 
     Returns:
         Paths by role.
@@ -358,6 +365,7 @@ def recipe_files(recipe: Recipe, roles: Collection[str] | None = None) -> dict[s
         O(bytes).
     """
     wanted = [file for file in recipe.files if roles is None or file.role in roles]
+    wanted = [file for file in wanted if not file.optional or find_dataset_file(recipe, file) is not None]
     return {file.role: _verified(recipe, file) for file in wanted}
 
 
