@@ -16,7 +16,6 @@ INK, MUTED, GRID = "#1f2933", "#66727f", "#e4e8ec"
 COLORS = ("#2f6fb0", "#d97a34", "#3d8f5f", "#b04a5a", "#7659a6", "#8a6b4f", "#c0699b", "#6b7682", "#a3a02f", "#3b9aa6")
 _BLUES = [[0, "#b5cbe0"], [0.5, "#4f86b8"], [1, "#10324f"]]
 MAP_POINTS = 3000
-_NOT_PLOTTED = ("epoch", "seconds", "tokens_per_second")
 
 
 def plain_text(value: Any) -> str:
@@ -24,7 +23,13 @@ def plain_text(value: Any) -> str:
     return html.escape(str(value), quote=False)
 
 
-def _figure(x_title: str, y_title: str, height: int = 340) -> go.Figure:
+def base_figure(x_title: str, y_title: str, height: int = 340) -> go.Figure:
+    """An empty figure in the style of the page.
+
+    Args:
+        x_title, y_title: titles of the axes.
+        height: in pixels.
+    """
     figure = go.Figure()
     axis = {
         "gridcolor": GRID, "zeroline": False, "linecolor": "#b8c0c8", "ticks": "outside", "tickcolor": "#b8c0c8",
@@ -67,8 +72,8 @@ def training_curves(history: Mapping[str, Sequence[float | None]], best_epoch: i
     """One figure for the loss and its parts and one for the validation metrics, by heading; empty ones are left out."""
     epochs = history["epoch"]
     groups = {
-        "Training loss": [name for name in history if cutoff_of(name) is None and name not in _NOT_PLOTTED],
-        "Validation metrics": leading_metrics(name for name in history if cutoff_of(name) is not None),
+        "Training loss": [name for name in history if not _is_validation(name) and not _is_time(name)],
+        "Validation metrics": leading_metrics(name for name in history if _is_validation(name)),
     }
     figures = {}
     for heading, names in groups.items():
@@ -77,7 +82,7 @@ def training_curves(history: Mapping[str, Sequence[float | None]], best_epoch: i
         drawn = [name for name in drawn if name == "loss" or history[name] != history.get("loss")]
         if not drawn:
             continue
-        figure = _figure("epoch", "loss" if heading == "Training loss" else "metric")
+        figure = base_figure("epoch", "loss" if heading == "Training loss" else "metric")
         for name in drawn:
             figure.add_scatter(
                 x=list(epochs),
@@ -99,10 +104,18 @@ def training_curves(history: Mapping[str, Sequence[float | None]], best_epoch: i
     return figures
 
 
+def _is_validation(name: str) -> bool:
+    return name.startswith("valid_") or cutoff_of(name) is not None
+
+
+def _is_time(name: str) -> bool:
+    return name in ("epoch", "seconds") or name.endswith("_per_second")
+
+
 def bucket_bars(buckets: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> go.Figure:
     """Grouped bars of a few metrics by training frequency of the target."""
     shown = [bucket for bucket in buckets if any(name in bucket for name in metrics)]
-    figure = _figure("times the target occurs in training", "metric")
+    figure = base_figure("times the target occurs in training", "metric")
     labels = [plain_text(bucket.get("name", "")) for bucket in shown]
     users = [bucket.get("users", 0) for bucket in shown]
     for name in metrics:
@@ -118,7 +131,7 @@ def bucket_bars(buckets: Sequence[Mapping[str, Any]], metrics: Sequence[str]) ->
 def score_distribution(histograms: Mapping[str, Any]) -> go.Figure:
     """Shares of positive and negative scores over common bins."""
     edges = np.asarray(histograms["edges"], dtype=np.float64)
-    figure = _figure("score (inner product)", "share of scores in the bin")
+    figure = base_figure("score (inner product)", "share of scores in the bin")
     for name, key, color in (("targets", "positive", COLORS[0]), ("random other items", "negative", COLORS[1])):
         counts = np.asarray(histograms[key], dtype=np.float64)
         figure.add_bar(
@@ -139,7 +152,7 @@ def item_map(table: pl.DataFrame, explained: Sequence[float] | None) -> tuple[go
     titles = ["first component", "second component"]
     if explained is not None:
         titles = [f"{title} ({share:.0%} of the variance)" for title, share in zip(titles, explained, strict=True)]
-    figure = _figure(titles[0], titles[1], height=560)
+    figure = base_figure(titles[0], titles[1], height=560)
     size = 4 + 2.2 * scale
     if "category" in drawn.columns and drawn["category"].null_count() < drawn.height:
         for name, group in _by_category(drawn["category"]):

@@ -12,9 +12,9 @@ from typing import Any
 import polars as pl
 
 from graphcl.errors import InputError
-from graphcl.pipelines.runs import RunFolder
+from graphcl.pipelines.runs import ANALYSIS, CONFIG, HISTORY, MANIFEST, METRICS, RunFolder
 
-FILES = ("config.yaml", "metrics.json", "history.csv", "manifest.json", "analysis.json", "item_map.parquet")
+FILES = (CONFIG, METRICS, HISTORY, MANIFEST, ANALYSIS)
 _REMEDY = "finish the run with `graphcl train ... --resume`, or train again"
 
 
@@ -23,29 +23,65 @@ class RunRecord:
     """The files of one run in memory.
 
     Attributes:
-        name: name of the folder.
+        path: the folder.
         config: settings of the run.
         metrics: ``{"protocol": {...}, "validation": {"HR@20": ...}, "test": {...}, "buckets": [...], ...}``.
         history: column name to one number an epoch (None where a cell is empty).
         manifest: versions, seed, data, times.
-        analysis: ``{"score_histograms": {...}, "exposure": {...}, "item_map": {...}}``, each entry optional.
-        item_map: ``item``, ``x``, ``y``, ``train_count`` and perhaps ``category``, one row an item.
+        analysis: what the pipeline left for the report, each entry optional.
     """
 
-    name: str
+    path: Path
     config: Mapping[str, Any]
     metrics: Mapping[str, Any]
     history: Mapping[str, Sequence[float | None]]
     manifest: Mapping[str, Any]
     analysis: Mapping[str, Any]
-    item_map: pl.DataFrame
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.path.resolve().name
+
+    def table(self, file: str, columns: Sequence[str]) -> pl.DataFrame:
+        """A Parquet file of the run.
+
+        Args:
+            file: its name.
+            columns: what it must have.
+
+        Raises:
+            InputError: the file cannot be read or lacks a column.
+        """
+        try:
+            table = pl.read_parquet(self.path / file)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise InputError("cannot be read as Parquet", _REMEDY, path=self.path / file) from error
+        for column in columns:
+            if column not in table.columns:
+                raise InputError("column is missing", _REMEDY, path=self.path / file, column=column)
+        return table
 
 
-def read_run(folder: Path) -> RunRecord:
-    """Read what a report shows.
+def require_files(folder: Path, names: Sequence[str]) -> None:
+    """Refuse a folder that lacks one of these files.
+
+    Raises:
+        InputError: the folder or a file is missing; names it and the remedy.
+    """
+    if not folder.is_dir():
+        raise InputError("no such run folder", "give a folder that `graphcl train` wrote", path=folder)
+    for name in names:
+        if not (folder / name).is_file():
+            raise InputError(f"incomplete run folder: {name} is missing", _REMEDY, path=folder)
+
+
+def read_run(folder: Path, files: Sequence[str] = ()) -> RunRecord:
+    """Read what every report shows.
 
     Args:
         folder: a run folder.
+        files: what must be there beside the files of every run.
 
     Returns:
         Its record.
@@ -56,24 +92,19 @@ def read_run(folder: Path) -> RunRecord:
     Complexity:
         Time and memory O(size of the files).
     """
-    if not folder.is_dir():
-        raise InputError("no such run folder", "give a folder that `graphcl train` wrote", path=folder)
-    for name in FILES:
-        if not (folder / name).is_file():
-            raise InputError(f"incomplete run folder: {name} is missing", _REMEDY, path=folder)
+    require_files(folder, (*FILES, *files))
     run = RunFolder(folder)
     metrics = run.read_json("metrics.json")
     for part in ("validation", "test"):
         if not isinstance(metrics.get(part), dict):
             raise InputError(f"has no table of {part} metrics", _REMEDY, path=folder / "metrics.json")
     return RunRecord(
-        name=folder.resolve().name,
+        path=folder,
         config=run.read_config(),
         metrics=metrics,
         history=_read_history(folder / "history.csv"),
         manifest=run.read_json("manifest.json"),
         analysis=run.read_json("analysis.json"),
-        item_map=_read_item_map(folder / "item_map.parquet"),
     )
 
 
@@ -102,14 +133,3 @@ def _number(text: str | None, path: Path, row: int, column: str) -> float | None
     except ValueError as error:
         raise InputError(f"is not a number: {text!r}", _REMEDY, path=path, row=row, column=column) from error
     return value if math.isfinite(value) else None
-
-
-def _read_item_map(path: Path) -> pl.DataFrame:
-    try:
-        table = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise InputError("cannot be read as Parquet", _REMEDY, path=path) from error
-    for column in ("item", "x", "y", "train_count"):
-        if column not in table.columns:
-            raise InputError("column is missing", _REMEDY, path=path, column=column)
-    return table

@@ -4,7 +4,7 @@ import csv
 import html
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,14 @@ import pytest
 import yaml
 
 from graphcl.errors import InputError
-from graphcl.report import write_report
+from graphcl.report import page, write_report
+from graphcl.report.html import section
+from graphcl.report.record import FILES as EVERY_RUN
+from graphcl.report.record import RunRecord
 
+FILES = ("own.json",)  # of the pipeline "own" below
 ATTACK = "<script>alert(1)</script>"
-FILES = ("config.yaml", "metrics.json", "history.csv", "manifest.json", "analysis.json", "item_map.parquet")
+RANKING_FILES = (*EVERY_RUN, "item_map.parquet")
 
 
 def make_run(folder: Path, *, item: str = "B00", items: int = 400, category: str | None = None) -> Path:
@@ -175,7 +179,7 @@ def test_analysis_that_a_run_did_not_make_is_said_to_be_absent(tmp_path: Path) -
     assert len(figures_of(page)) == 3
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", RANKING_FILES)
 def test_a_missing_file_is_named_with_the_remedy(tmp_path: Path, name: str) -> None:
     folder = make_run(tmp_path / "run")
     (folder / name).unlink()
@@ -217,6 +221,27 @@ def test_other_faults_of_a_run_are_named(tmp_path: Path) -> None:
     (folder / "metrics.json").write_text('{"test": {}}')
     with pytest.raises(InputError, match="has no table of validation metrics"):
         write_report(folder)
+
+
+def test_the_pipeline_of_the_run_decides_the_sections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_run(tmp_path / "run")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    monkeypatch.setitem(page._SECTIONS, "own", __name__)
+    (folder / "config.yaml").write_text(yaml.safe_dump({**config, "pipeline": "own"}))
+    with pytest.raises(InputError, match=r"incomplete run folder: own\.json is missing"):
+        write_report(folder)
+    (folder / "own.json").write_text("{}")
+    text = write_report(folder).read_text()
+    assert "<section><h2>Nodes &lt; edges</h2>run</section>" in text
+    assert "Hot and cold" not in text
+    (folder / "config.yaml").write_text(yaml.safe_dump({**config, "pipeline": "alchemy"}))
+    with pytest.raises(InputError, match=r"config.yaml: unknown pipeline 'alchemy'; use one of: sequential, coll"):
+        write_report(folder)
+
+
+def sections(record: RunRecord) -> Iterator[str]:
+    """What a report of the pipeline "own" shows."""
+    yield section("Nodes < edges", record.name)
 
 
 def test_report_goes_where_it_is_asked_and_leaves_nothing_else(tmp_path: Path) -> None:
