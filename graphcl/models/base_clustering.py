@@ -71,11 +71,15 @@ class ClusteringModel(Protocol):
     """What the clustering pipeline needs of a model (an ``nn.Module`` as well)."""
 
     config_class: ClassVar[type[ModelConfig]]
-    recommended: ClassVar[Mapping[str, Any]]
+    recommended_settings: ClassVar[Mapping[str, Any]]
 
     @property
     def needs_graph(self) -> bool:
         """Whether `encode` passes messages, so that a mini-batch needs the neighbours of its rows."""
+
+    @property
+    def num_hops(self) -> int:
+        """How many steps away `encode` looks; 0 where it passes no messages."""
 
     def prepare_features(self, x: Tensor, adjacency: SparseMatrix) -> Tensor:
         """``(N, f)`` features as the encoder takes them, computed once."""
@@ -178,7 +182,7 @@ class ContrastiveClustering(nn.Module, ABC):
 
     config_class: ClassVar[type[ClusteringConfig]] = ClusteringConfig
     #: Settings of the pipeline that go with the model's defaults.
-    recommended: ClassVar[Mapping[str, Any]] = {"epochs": 200, "warmup_epochs": 40, "learning_rate": 1e-3}
+    recommended_settings: ClassVar[Mapping[str, Any]] = {"epochs": 200, "warmup_epochs": 40, "learning_rate": 1e-3}
 
     def __init__(
         self,
@@ -212,7 +216,14 @@ class ContrastiveClustering(nn.Module, ABC):
     @property
     def needs_graph(self) -> bool:
         """Whether `encode` passes messages."""
-        return self.config.encoder not in ("mlp", "sgc")
+        return self.num_hops > 0
+
+    @property
+    def num_hops(self) -> int:
+        """How many steps away `encode` looks."""
+        if self.config.encoder in ("mlp", "sgc"):
+            return 0
+        return self.config.steps if self.config.encoder == "appnp" else len(self.config.widths)
 
     def prepare_features(self, x: Tensor, adjacency: SparseMatrix) -> Tensor:
         """Normalised rows, for ``sgc`` smoothed and normalised again.
