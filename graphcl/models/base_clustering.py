@@ -71,7 +71,7 @@ class ClusteringModel(Protocol):
     """What the clustering pipeline needs of a model (an ``nn.Module`` as well)."""
 
     config_class: ClassVar[type[ModelConfig]]
-    recommended_settings: ClassVar[Mapping[str, Any]]
+    recommended: ClassVar[Mapping[str, Any]]
 
     @property
     def needs_graph(self) -> bool:
@@ -182,7 +182,7 @@ class ContrastiveClustering(nn.Module, ABC):
 
     config_class: ClassVar[type[ClusteringConfig]] = ClusteringConfig
     #: Settings of the pipeline that go with the model's defaults.
-    recommended_settings: ClassVar[Mapping[str, Any]] = {"epochs": 200, "warmup_epochs": 40, "learning_rate": 1e-3}
+    recommended: ClassVar[Mapping[str, Any]] = {"epochs": 200, "warmup_epochs": 40, "learning_rate": 1e-3}
 
     def __init__(
         self,

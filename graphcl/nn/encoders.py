@@ -229,7 +229,7 @@ class SmoothedEncoder(nn.Module):
     def encode(self, smoothed: Tensor, graph: Graph | None = None) -> Tensor:
         """Embeddings of rows that `smooth` returned; ``appnp`` needs the graph."""
         z: Tensor = self.mlp(smoothed)
-        if self.kind == "sgc":
+        if self.kind == "sgc" or self.steps == 0:
             return z
         if graph is None:
             raise ValueError("graph is needed by kind='appnp', whose filter follows the MLP")
