@@ -8,10 +8,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graphcl.graphs.bipartite import BipartiteGraph, stack_bipartite
     from graphcl.graphs.conversion import adjacency, as_data, encode_labels
+    from graphcl.graphs.diffusion import heat_diffusion, ppr_diffusion, ppr_topk
     from graphcl.graphs.hypergraph import Hypergraph, concatenate_hypergraphs
+    from graphcl.graphs.hypergraph_builders import (
+        attribute_hypergraph,
+        community_hypergraph,
+        items_sharing_users,
+        khop_hypergraph,
+        knn_hypergraph,
+        membership_hypergraph,
+        mmhcl_item_hypergraph,
+        session_hypergraph,
+        users_sharing_items,
+    )
     from graphcl.graphs.influence import influence_matrix
     from graphcl.graphs.knn import Neighbours, knn_graph, nearest_neighbours
-    from graphcl.graphs.operators import BipartiteOperator, PropagationOperator
+    from graphcl.graphs.operators import BipartiteOperator, PropagationOperator, keep_entries
     from graphcl.graphs.smoothing import smooth_features
 
 # Public name -> the file that holds it, imported when the name is first asked for.
@@ -23,13 +35,26 @@ _LAZY = {
     "PropagationOperator": "graphcl.graphs.operators",
     "adjacency": "graphcl.graphs.conversion",
     "as_data": "graphcl.graphs.conversion",
+    "attribute_hypergraph": "graphcl.graphs.hypergraph_builders",
+    "community_hypergraph": "graphcl.graphs.hypergraph_builders",
     "concatenate_hypergraphs": "graphcl.graphs.hypergraph",
     "encode_labels": "graphcl.graphs.conversion",
+    "heat_diffusion": "graphcl.graphs.diffusion",
     "influence_matrix": "graphcl.graphs.influence",
+    "items_sharing_users": "graphcl.graphs.hypergraph_builders",
+    "keep_entries": "graphcl.graphs.operators",
+    "khop_hypergraph": "graphcl.graphs.hypergraph_builders",
     "knn_graph": "graphcl.graphs.knn",
+    "knn_hypergraph": "graphcl.graphs.hypergraph_builders",
+    "membership_hypergraph": "graphcl.graphs.hypergraph_builders",
+    "mmhcl_item_hypergraph": "graphcl.graphs.hypergraph_builders",
     "nearest_neighbours": "graphcl.graphs.knn",
+    "ppr_diffusion": "graphcl.graphs.diffusion",
+    "ppr_topk": "graphcl.graphs.diffusion",
+    "session_hypergraph": "graphcl.graphs.hypergraph_builders",
     "smooth_features": "graphcl.graphs.smoothing",
     "stack_bipartite": "graphcl.graphs.bipartite",
+    "users_sharing_items": "graphcl.graphs.hypergraph_builders",
 }
 
 __all__ = [
@@ -40,13 +65,26 @@ __all__ = [
     "PropagationOperator",
     "adjacency",
     "as_data",
+    "attribute_hypergraph",
+    "community_hypergraph",
     "concatenate_hypergraphs",
     "encode_labels",
+    "heat_diffusion",
     "influence_matrix",
+    "items_sharing_users",
+    "keep_entries",
+    "khop_hypergraph",
     "knn_graph",
+    "knn_hypergraph",
+    "membership_hypergraph",
+    "mmhcl_item_hypergraph",
     "nearest_neighbours",
+    "ppr_diffusion",
+    "ppr_topk",
+    "session_hypergraph",
     "smooth_features",
     "stack_bipartite",
+    "users_sharing_items",
 ]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from graphcl.kernels import SparseMatrix, spmm
 
-__all__ = ["BipartiteOperator", "PropagationOperator"]
+__all__ = ["BipartiteOperator", "PropagationOperator", "keep_entries"]
 
 
 class PropagationOperator(Protocol):
@@ -76,3 +76,29 @@ class BipartiteOperator:
 
     def __repr__(self) -> str:
         return f"BipartiteOperator({self.block!r})"
+
+
+def keep_entries(matrix: SparseMatrix, kept: Tensor) -> SparseMatrix:
+    """The matrix with some of its entries, in their order.
+
+    Args:
+        matrix: ``(M, N)``.
+        kept: ``(E,)`` bool.
+
+    Returns:
+        ``(M, N)``, differentiable in the values.
+
+    Raises:
+        ValueError: ``kept`` is no mask of the entries.
+
+    Complexity: O(E + M), no sort.
+
+    >>> row = SparseMatrix(torch.tensor([0, 2]), torch.tensor([0, 1]), None, (1, 2))
+    >>> keep_entries(row, torch.tensor([False, True])).columns
+    tensor([1])
+    """
+    if kept.shape != (matrix.num_entries,) or kept.dtype != torch.bool:
+        raise ValueError(f"kept must be bool of shape ({matrix.num_entries},), got {kept.dtype} {tuple(kept.shape)}")
+    before = torch.cat([kept.new_zeros(1, dtype=torch.int64), kept.cumsum(0)])
+    values = None if matrix.values is None else matrix.values[kept]
+    return SparseMatrix(before[matrix.row_offsets], matrix.columns[kept], values, matrix.shape, check=False)

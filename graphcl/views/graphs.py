@@ -16,6 +16,7 @@ from torch import Tensor
 
 from graphcl.graphs.bipartite import BipartiteGraph
 from graphcl.graphs.hypergraph import Hypergraph
+from graphcl.graphs.operators import keep_entries
 from graphcl.kernels import SparseMatrix, normalize_rows
 
 __all__ = [
@@ -144,7 +145,7 @@ def edge_drop(
         if symmetric and graph.shape[0] != graph.shape[1]:
             raise ValueError(f"symmetric needs a square matrix, got shape {graph.shape}")
         kept = edge_mask(_places(graph), p, generator, symmetric=symmetric, exact=exact)
-        view = _keep_entries(graph, kept)
+        view = keep_entries(graph, kept)
         return view.with_values(view.entry_values() / (1 - p)) if rescale and p < 1 else view
     if isinstance(graph, BipartiteGraph):
         return graph.select(draw_mask(graph.num_edges, p, generator, exact=exact).to(graph.device))
@@ -197,7 +198,7 @@ def node_drop(
     if isinstance(graph, SparseMatrix):
         rows = kept(graph.shape[0]).to(graph.device)
         columns = rows if graph.shape[0] == graph.shape[1] else kept(graph.shape[1]).to(graph.device)
-        return _keep_entries(graph, rows[graph.pattern.rows] & columns[graph.columns])
+        return keep_entries(graph, rows[graph.pattern.rows] & columns[graph.columns])
     if isinstance(graph, BipartiteGraph):
         users, items = (kept(size).to(graph.device) for size in (graph.num_users, graph.num_items))
         return graph.select(users[graph.user] & items[graph.item])
@@ -407,7 +408,7 @@ def subgraph_random_walk(
     if isinstance(graph, Tensor):
         return graph[:, visited[graph[0]] & visited[graph[1]]]
     if isinstance(graph, SparseMatrix):
-        return _keep_entries(graph, visited[graph.pattern.rows] & visited[graph.columns])
+        return keep_entries(graph, visited[graph.pattern.rows] & visited[graph.columns])
     return graph.select(visited[graph.user] & visited[graph.item + graph.num_users])
 
 
@@ -503,15 +504,8 @@ def svd_view(
     return LowRankView(basis @ left[:rank].T, singular_values[:rank], right[:, :rank])
 
 
-def _keep_entries(matrix: SparseMatrix, kept: Tensor) -> SparseMatrix:
-    """The entries of a mask (E,), in their order."""
-    before = torch.cat([kept.new_zeros(1, dtype=torch.int64), kept.cumsum(0)])
-    values = None if matrix.values is None else matrix.values[kept]
-    return SparseMatrix(before[matrix.row_offsets], matrix.columns[kept], values, matrix.shape, check=False)
-
-
 def _keep_incidences(hypergraph: Hypergraph, kept: Tensor) -> Hypergraph:
-    incidence = _keep_entries(hypergraph.incidence, kept.to(hypergraph.device))
+    incidence = keep_entries(hypergraph.incidence, kept.to(hypergraph.device))
     return Hypergraph(incidence, hypergraph.node_weight, hypergraph.hyperedge_weight, check=False)
 
 
