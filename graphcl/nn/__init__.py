@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphcl.nn.assignment import SinkhornPrototypes, StudentT
 from graphcl.nn.encoders import MLP, GCNConv, GraphEncoder, SmoothedEncoder, gcn_operator
+from graphcl.nn.fusion import ModalityFusion
 from graphcl.nn.hypergraph import HypergraphConv
 from graphcl.nn.lightgcn import LightGCNConv
 from graphcl.nn.packing import PackedSequences, pack_sequences
@@ -15,6 +16,7 @@ __all__ = [
     "GraphEncoder",
     "HypergraphConv",
     "LightGCNConv",
+    "ModalityFusion",
     "PackedSequences",
     "SequenceTransformer",
     "SinkhornPrototypes",
