@@ -1,6 +1,7 @@
 """Objectives and rankings as pure functions: embeddings and positives in, a scalar out."""
 
 # Softmax core
+from graphcl.functional.adameow import adameow
 from graphcl.functional.alignment import Tolerance, alignment, cua, tolerance, uniformity
 from graphcl.functional.amcl import amcl
 from graphcl.functional.ape import (
@@ -38,14 +39,17 @@ from graphcl.functional.genview import attention_pool, genview, quality_weights
 from graphcl.functional.groco import groco
 from graphcl.functional.hallucination import hallucinate, hallucination
 from graphcl.functional.hard import hard_contrastive, simple_contrastive
+from graphcl.functional.heco import heco
 from graphcl.functional.hiclr import hiclr
 from graphcl.functional.hydra import hydra
 from graphcl.functional.icnn import icnn
 from graphcl.functional.infonce import info_nce, nt_xent
 from graphcl.functional.interclr import interclr, sample_cluster_negatives, sample_cluster_positives
+from graphcl.functional.kmeans import Clustering, kmeans, nearest_centroids
 from graphcl.functional.laf import laf_alignment, laf_extraction, variational_reconstruction
 from graphcl.functional.m3col import draw_mixing, m3col_mix, mix_batch, soft_clip
 from graphcl.functional.meco import MECOStep, meco
+from graphcl.functional.meow import cluster_density, meow_info_nce, meow_prototype_nce
 from graphcl.functional.metrix import (
     MixedPairs,
     draw_mixed_pairs,
@@ -89,6 +93,7 @@ from graphcl.functional.zloss import z_loss
 
 __all__ = [
     "BlockCorrection",
+    "Clustering",
     "HardMixtures",
     "MECOStep",
     "MixedPairs",
@@ -101,6 +106,7 @@ __all__ = [
     "SogCLRStep",
     "TemperatureUpdate",
     "Tolerance",
+    "adameow",
     "alignment",
     "amcl",
     "ape_nce",
@@ -116,6 +122,7 @@ __all__ = [
     "cacr",
     "cacr_rbf",
     "claps",
+    "cluster_density",
     "cluster_restricted_info_nce",
     "cmim",
     "comet",
@@ -147,6 +154,7 @@ __all__ = [
     "hallucination",
     "hard_contrastive",
     "hard_negatives",
+    "heco",
     "hiclr",
     "hierarchical_multi_similarity",
     "hydra",
@@ -154,12 +162,15 @@ __all__ = [
     "info_nce",
     "interclr",
     "interpolate_negatives",
+    "kmeans",
     "laf_alignment",
     "laf_extraction",
     "listwise_wasserstein",
     "m3col_mix",
     "mean_view_nt_xent",
     "meco",
+    "meow_info_nce",
+    "meow_prototype_nce",
     "meta_node_repulsion",
     "metrix_contrastive",
     "metrix_multi_similarity",
@@ -174,6 +185,7 @@ __all__ = [
     "mv_dhel",
     "mv_infonce",
     "nearest_centers",
+    "nearest_centroids",
     "neighbor_attraction",
     "noise_contrastive_estimation",
     "norm_direction",

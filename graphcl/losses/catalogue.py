@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from graphcl import functional
+from graphcl.kernels import SparseMatrix
 from graphcl.losses.temperature import PairTemperature
 
 __all__ = ["CATALOGUE", "Call", "Entry", "Tag"]
@@ -195,7 +196,22 @@ def _smooth_hierarchical_ap(draw: _Draw) -> Call:
 
 _QUEUE = 4096
 
+
+def _adameow(draw: _Draw) -> Call:
+    hidden = 16
+    network = [draw.constant(hidden), draw.uniform(hidden), draw.uniform(hidden), draw.uniform(1)]
+    return Call((draw.rows(), draw.rows(), *network))
+
+
+def _heco(draw: _Draw) -> Call:
+    degree = 4
+    offsets = torch.arange(0, degree * draw.n + 1, degree)
+    columns = torch.randint(draw.n, (degree * draw.n,), generator=draw.generator)
+    return Call((draw.rows(), draw.rows(), SparseMatrix(offsets, columns, None, (draw.n, draw.n))))
+
+
 _ENTRIES: tuple[tuple[str, Tag, Callable[[_Draw], Call]], ...] = (
+    ("adameow", "S2", _adameow),
     ("alignment", "L", _two_views),
     ("amcl", "S", _amcl),
     ("ape_nce", "L", _ape),
@@ -225,6 +241,7 @@ _ENTRIES: tuple[tuple[str, Tag, Callable[[_Draw], Call]], ...] = (
     ("groco", "S2", _view_list(2)),
     ("hallucination", "S", lambda draw: Call((draw.rows(), draw.constant(), draw.rows(), draw.constant(_QUEUE)))),
     ("hard_contrastive", "S2", lambda draw: _two_views(draw, num_negatives=32)),
+    ("heco", "S", _heco),
     ("hiclr", "S", lambda draw: Call((draw.views(3), draw.constant(), draw.constant(_QUEUE)))),
     (
         "hierarchical_multi_similarity",
@@ -241,6 +258,12 @@ _ENTRIES: tuple[tuple[str, Tag, Callable[[_Draw], Call]], ...] = (
     ("m3col_mix", "S", lambda draw: Call((draw.rows(), draw.rows(), draw.permutation(), draw.uniform()))),
     ("mean_view_nt_xent", "S", _view_list(3)),
     ("meco", "L", lambda draw: Call((draw.rows(width=1)[:, 0], draw.rows(width=1)[:, 0], draw.uniform()))),
+    ("meow_info_nce", "S", lambda draw: Call((draw.rows(), draw.rows(), [draw.labels(64), draw.labels(256)]))),
+    (
+        "meow_prototype_nce",
+        "S",
+        lambda draw: Call((draw.rows(), draw.constant(256), draw.labels(256), draw.uniform(256) + 0.5)),
+    ),
     ("metrix_contrastive", "L", lambda draw: Call((draw.rows(), draw.rows(), 0.5))),
     ("metrix_multi_similarity", "L", _metrix_pairs),
     ("mlcd", "S", lambda draw: Call((draw.rows(), draw.rows(1024), draw.pairs(1024)))),
