@@ -176,7 +176,7 @@ class MEOW(MetaPathNetwork):
         self._generator: torch.Generator | None = None
 
     def on_epoch_start(self, epoch: int, generator: torch.Generator | None = None) -> None:
-        """Clusterings fall due: taken within the step of a full batch, from the bank before an epoch of mini-batches."""
+        """Clusterings fall due: in the step of a full batch, from the bank before an epoch of mini-batches."""
         self._generator = generator
         self._due = epoch % self.config.kmeans_every == 0 or self._unclustered
         if self._due and self.bank is not None and epoch > 0:

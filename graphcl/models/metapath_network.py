@@ -102,9 +102,7 @@ class MetaPathNetwork(nn.Module):
         self.target = inputs.target
         width, rate = config.hidden, config.dropout
         self.types = list(inputs.widths)
-        self.transforms = nn.ModuleList(
-            TypeTransform(inputs.widths[kind], width, dropout=rate) for kind in self.types
-        )
+        self.transforms = nn.ModuleList(TypeTransform(inputs.widths[kind], width, dropout=rate) for kind in self.types)
         self.contexts = nn.ModuleList(
             ContextAggregation(width, len(view.contexts), dropout=rate) for view in inputs.views
         )
@@ -114,9 +112,7 @@ class MetaPathNetwork(nn.Module):
         self.reset_parameters(generator)
 
     @classmethod
-    def prepare(
-        cls, graph: Any, config: MetaPathConfig, *, generator: torch.Generator | None = None
-    ) -> MetaPathInputs:
+    def prepare(cls, graph: Any, config: MetaPathConfig, *, generator: torch.Generator | None = None) -> MetaPathInputs:
         """Views, masks and features of a PyG ``HeteroData``; see `MetaPathInputs.prepare`."""
         from graphcl.graphs.metapath import num_nodes_of, target_type
 
@@ -144,7 +140,8 @@ class MetaPathNetwork(nn.Module):
         cls: type[Network], inputs: MetaPathInputs, config: Any = None, *, generator: torch.Generator | None = None
     ) -> Network:
         """A model for these inputs."""
-        return cls(inputs, cls.config_class() if config is None else config, generator=generator)
+        settings: Any = cls.config_class() if config is None else config
+        return cls(inputs, settings, generator=generator)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw all weights anew, as the authors initialise them."""
