@@ -15,6 +15,7 @@ from graphcl.functional._pair_terms import (
     unit_rows,
 )
 from graphcl.functional._row_blocks import over_row_blocks
+from graphcl.functional._soft_targets import expected_rows
 from graphcl.functional.feature_transform import as_columns
 from graphcl.functional.reduction import Reduction, reduce_anchors
 from graphcl.kernels import Backend, EqualIds, edge_dot, pair_logsumexp
@@ -235,20 +236,28 @@ def soft_clip(
     totals = both_directions(
         x, y, temperature=temperature, similarity="dot", rules=(), memory_budget=memory_budget, backend=backend
     )
-    guide, keys = y / temperature, y
     if detach_targets:
-        guide, keys = guide.detach(), keys.detach()
+        mean = expected_rows(y, y, x, temperature=temperature, memory_budget=memory_budget, backend=backend)
+        mean_y, mean_x = mean.chunk(2, dim=1)
+        positive = torch.cat([(x * mean_y).sum(dim=1), (y * mean_x).sum(dim=1)])
+    else:
+        positive = _expected_with_gradient(x, y, temperature, memory_budget)
+    return reduce_anchors(torch.cat(totals) - positive / temperature, reduction)
 
-    def expected(guide_rows: Tensor, x_rows: Tensor, y_rows: Tensor, keys: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        target = torch.softmax(guide_rows @ keys.T, dim=1)
+
+def _expected_with_gradient(x: Tensor, y: Tensor, temperature: float | Tensor, memory_budget: int) -> Tensor:
+    """The similarities that T expects of x with y, then of y with x, differentiable through T as well."""
+
+    def expected(guide_rows: Tensor, x_rows: Tensor, y_rows: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        target = torch.softmax(guide_rows @ y.T, dim=1)
         return torch.stack([(x_rows * (target @ y)).sum(dim=1), (y_rows * (target @ x)).sum(dim=1)], dim=1)
 
     positive = over_row_blocks(
         expected,
-        (guide, x, y),
-        (keys, x, y),
+        (y / temperature, x, y),
+        (x, y),
         num_columns=y.shape[0],
         floats_per_pair=5,
         memory_budget=memory_budget,
     )
-    return reduce_anchors(torch.cat(totals) - positive.T.flatten() / temperature, reduction)
+    return positive.T.flatten()

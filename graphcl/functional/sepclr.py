@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from graphcl.functional._at_once import with_gradient_at_once
 from graphcl.functional._pair_terms import (
     check_views,
     count_different,
@@ -201,16 +204,14 @@ def sepclr(
     def halved_square(difference: Tensor, valid: Tensor | None = None) -> Tensor:
         return reduce_anchors((difference**2).sum(dim=1) / (2.0 * temperature), valid=valid)
 
+    # Six sweeps over all pairs, each of which is done with its memory before the next.
     def spread(views: Sequence[Tensor]) -> Tensor:
-        first, second = (
-            sepclr_uniformity(view, temperature=temperature, memory_budget=memory_budget, backend=backend)
-            for view in views
-        )
+        first, second = (with_gradient_at_once(partial(sepclr_uniformity, **options), view) for view in views)
         return first + second
 
+    options: dict[str, Any] = {"temperature": temperature, "memory_budget": memory_budget, "backend": backend}
     entropies = [
-        sepclr_joint_entropy(*pair, temperature=temperature, memory_budget=memory_budget, backend=backend)
-        for pair in zip(c, shown, strict=True)
+        with_gradient_at_once(partial(sepclr_joint_entropy, **options), *pair) for pair in zip(c, shown, strict=True)
     ]
     parts = {
         # Twice the uniformity, averaged over two views, is their sum.
