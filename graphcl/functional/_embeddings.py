@@ -30,7 +30,8 @@ def unit_views(views: Sequence[Tensor] | Tensor, *, at_least: int = 2) -> Tensor
             raise ValueError(
                 f"views[{position}] must have as many rows as views[0], got {part.shape[0]} and {parts[0].shape[0]}"
             )
-    return torch.stack([unit_rows(f"views[{position}]", part) for position, part in enumerate(parts)])
+    # Stacked first: the stack is not needed any more once it is normalised, single unit views would be.
+    return unit_rows("views", torch.cat(parts)).view(len(parts), *parts[0].shape)
 
 
 def check_temperature(temperature: float | Tensor) -> None:

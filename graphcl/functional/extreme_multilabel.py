@@ -15,6 +15,8 @@ from graphcl.functional.reduction import Reduction, reduce_anchors
 from graphcl.functional.sparse_positives import _as_pairs, _compressed
 from graphcl.kernels import Backend, ExcludePairs, edge_dot, pair_logsumexp
 from graphcl.kernels._arguments import MEMORY_BUDGET, check_positive, check_same_space, compute_dtype
+from graphcl.kernels._matmul import matmul_nt
+from graphcl.kernels._tiles import split
 
 __all__ = ["decoupled_softmax", "multi_label_softmax", "soft_top_k", "soft_top_k_threshold"]
 
@@ -22,6 +24,7 @@ Positives = Tensor | tuple[Tensor, Tensor]
 
 _MAX_SWEEPS = 100
 _BUFFERS_PER_TILE = 4
+_CACHED_ENTRIES = 2**17
 
 
 def multi_label_softmax(
@@ -264,14 +267,16 @@ class _Threshold(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, k: Tensor, alpha: float, memory_budget: int) -> Tensor:
         threshold, slope = torch.empty_like(k), torch.zeros_like(k)
-        for rows, tiles in _row_blocks(x, y, alpha, memory_budget):
-            solvable = (k[rows] > 0) & (k[rows] < y.shape[0])
-            target = torch.where(solvable, k[rows], 0.5 * y.shape[0])
-            root, steepness = _solve(tiles, target, y.shape[0])
-            edge = torch.where(k[rows] > 0, torch.inf, -torch.inf).to(root.dtype)
-            # The tiles hold alpha * logits, so the root is alpha * t.
-            threshold[rows] = torch.where(solvable, root / alpha, edge)
-            slope[rows] = torch.where(solvable, steepness, 0.0)
+        for block, whole in _row_blocks(x, y, alpha, memory_budget):
+            for part, tiles in whole.parts():
+                rows = slice(block.start + part.start, block.start + part.stop)
+                solvable = (k[rows] > 0) & (k[rows] < y.shape[0])
+                target = torch.where(solvable, k[rows], 0.5 * y.shape[0])
+                root, steepness = _solve(tiles, target, y.shape[0])
+                edge = torch.where(k[rows] > 0, torch.inf, -torch.inf).to(root.dtype)
+                # The tiles hold alpha * logits, so the root is alpha * t.
+                threshold[rows] = torch.where(solvable, root / alpha, edge)
+                slope[rows] = torch.where(solvable, steepness, 0.0)
         ctx.save_for_backward(x, y, threshold, slope)
         ctx.alpha, ctx.memory_budget = alpha, memory_budget
         return threshold
@@ -282,39 +287,53 @@ class _Threshold(torch.autograd.Function):
         x, y, threshold, slope = ctx.saved_tensors
         # A row without slope is saturated: no label is near the threshold and moving any of them moves nothing.
         share = torch.where(slope > 0, -grad / slope.masked_fill(slope <= 0, 1.0), 0.0)
-        dx, dy = torch.zeros_like(x), torch.zeros_like(y)
+        dx, dy = torch.zeros_like(x), y.new_zeros(y.shape[1], y.shape[0])  # transposed: the faster product
         for rows, tiles in _row_blocks(x, y, ctx.alpha, ctx.memory_budget):
             shift = torch.where(slope[rows] > 0, ctx.alpha * threshold[rows], 0.0)
             for columns, logits in tiles.tiles():
-                admitted = torch.sigmoid(logits + shift[:, None])
-                flow = admitted.mul_(1 - admitted).mul_(share[rows, None])
-                dx[rows] += flow @ y[columns]
-                dy[columns] += flow.T @ x[rows]
-        return dx, dy, None, None, None
+                admitted = logits.add_(shift[:, None]).sigmoid_()
+                flow = (1.0 - admitted).mul_(admitted).mul_(share[rows, None])
+                dx[rows] += matmul_nt(flow, y[columns].T)
+                dy[:, columns] += matmul_nt(x[rows].T.contiguous(), flow.T)
+        return dx, dy.T, None, None, None
 
 
 class _RowTiles:
     """Logits ``alpha <x_i, y_j>`` of some rows, tile by tile; kept when one tile holds all columns."""
 
-    def __init__(self, x: Tensor, y: Tensor, width: int) -> None:
+    def __init__(self, x: Tensor, y: Tensor, width: int, kept: Tensor | None = None) -> None:
         self.x, self.y, self.width = x, y, width
-        self._only: Tensor | None = x @ y.T if width >= y.shape[0] else None
+        self._kept = matmul_nt(x, y) if kept is None and width >= y.shape[0] else kept
+        self._work = x.new_empty(2, 0)
+
+    def parts(self) -> Iterator[tuple[slice, _RowTiles]]:
+        """Groups of rows whose kept logits stay in cache over all sweeps."""
+        if self._kept is None:
+            yield slice(0, self.x.shape[0]), self
+            return
+        for part in split(self.x.shape[0], max(1, _CACHED_ENTRIES // max(self.y.shape[0], 1))):
+            yield part, _RowTiles(self.x[part], self.y, self.width, self._kept[part])
 
     def tiles(self) -> Iterator[tuple[slice, Tensor]]:
-        if self._only is not None:
-            yield slice(0, self.y.shape[0]), self._only
+        if self._kept is not None:
+            yield slice(0, self.y.shape[0]), self._kept
             return
-        for start in range(0, self.y.shape[0], self.width):
-            columns = slice(start, min(start + self.width, self.y.shape[0]))
-            yield columns, self.x @ self.y[columns].T
+        for columns in split(self.y.shape[0], self.width):
+            yield columns, matmul_nt(self.x, self.y[columns])
+
+    def buffers(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Two tiles to work in."""
+        if self._work.shape[1] < like.numel():
+            self._work = like.new_empty(2, like.numel())
+        first, second = self._work[:, : like.numel()]
+        return first.view_as(like), second.view_as(like)
 
 
 def _row_blocks(x: Tensor, y: Tensor, alpha: float, memory_budget: int) -> Iterator[tuple[slice, _RowTiles]]:
     entries = max(memory_budget // (_BUFFERS_PER_TILE * x.element_size()), 1)
     width = max(min(y.shape[0], entries // min(max(x.shape[0], 1), 32)), 1)
     height = max(min(x.shape[0], entries // width), 1)
-    for start in range(0, x.shape[0], height):
-        rows = slice(start, min(start + height, x.shape[0]))
+    for rows in split(x.shape[0], height):
         yield rows, _RowTiles(alpha * x[rows], y, width)
 
 
@@ -356,9 +375,10 @@ def _admitted(tiles: _RowTiles, root: Tensor) -> tuple[Tensor, Tensor]:
     """Sum of the admitted shares and its derivative."""
     total, slope = torch.zeros_like(root), torch.zeros_like(root)
     for _, logits in tiles.tiles():
-        share = torch.sigmoid(logits + root[:, None])
+        share, rest = tiles.buffers(logits)
+        torch.add(logits, root[:, None], out=share).sigmoid_()
         total += share.sum(dim=1)
-        slope += share.mul_(1 - share).sum(dim=1)
+        slope += torch.neg(share, out=rest).add_(1.0).mul_(share).sum(dim=1)
     return total, slope
 
 

@@ -92,7 +92,7 @@ def mv_infonce(
         rules.append(_same_instance_or_other_id(ids, key_ids, num_instances, num_views, more.shape[0]))
     total = pair_logsumexp(
         rows,
-        torch.cat([rows, more]),
+        _extended(rows, more),
         temperature=temperature,
         rules=rules,
         memory_budget=memory_budget,
@@ -163,7 +163,7 @@ def mv_dhel(
     energies = [
         pair_logsumexp(
             view,
-            torch.cat([view, more]),
+            _extended(view, more),
             temperature=temperature,
             rules=rule if ids is None else (rule, ExcludeSameIndex()),
             memory_budget=memory_budget,
@@ -340,7 +340,7 @@ def poly_view(
     candidate_ids = torch.cat([anchor_ids, _candidate_ids(instance, key_ids, more.shape[0])[num_instances:]])
     negative = pair_logsumexp(
         rows,
-        torch.cat([rows, more]),
+        _extended(rows, more),
         temperature=temperature,
         rules=EqualIds(anchor_ids, candidate_ids, keep=False),
         memory_budget=memory_budget,
@@ -402,6 +402,11 @@ def _further_keys(keys: Tensor | None, ids: Tensor | None, key_ids: Tensor | Non
     if keys is None:
         return z.new_empty(0, z.shape[2])
     return unit_rows("keys", keys).to(z.dtype)
+
+
+def _extended(rows: Tensor, more: Tensor) -> Tensor:
+    """The rows and further keys, without a copy where there are none."""
+    return torch.cat([rows, more]) if more.shape[0] > 0 else rows
 
 
 def _candidate_ids(ids: Tensor, key_ids: Tensor | None, num_keys: int) -> Tensor:
