@@ -91,6 +91,12 @@ def block_info_nce(
     features: nearly as good as ``full`` for rows without clusters, but no better than ``none`` for tight clusters on
     the sphere, whose spread is all across the mean.
 
+    When to trust it: where the standard deviation of an anchor's logits within a cluster, averaged as the softmax
+    weighs the clusters, is below 0.3. There, over all K, tightnesses and N of benchmarks/block_error.py, ``none`` was
+    within 0.041 of the loss and 4% of the gradient, ``full`` within 0.001 and 0.4%. Above 0.3 ask for more clusters
+    (at least as many as there are groups: merged groups give a close value and a wrong gradient) or a higher
+    temperature; the number of rows hardly matters.
+
     Args:
         anchors: ``(N, d)`` rows x.
         positives: ``(N, d)``; row i is the positive of anchor i.
