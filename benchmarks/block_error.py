@@ -201,7 +201,7 @@ def plot_of(rows: list[Row]) -> str:
             y = place(1.0, 10.0**power).split(",")[1]
             parts.append(f'<line x1="{left}" x2="{left + width}" y1="{y}" y2="{y}" stroke="#ddd"/>')
             parts.append(f'<text x="{left - 6}" y="{y}" text-anchor="end">1e{power}</text>')
-        ticks = sorted(set(values)) if axis != "deviation" else [0.01, 0.1, 0.3, 1.0]
+        ticks = sorted(set(values)) if axis != "deviation" else [0.1, 0.3, 1.0]
         parts += [
             f'<text x="{place(x, 1.0).split(",")[0]}" y="{top + height + 16}" text-anchor="middle">{x:,g}</text>'
             for x in ticks
