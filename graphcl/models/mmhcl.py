@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -147,6 +148,21 @@ class MMHCL(CollaborativeModel):
         met[graph.item] = True
         self.register_buffer("is_cold", ~met, persistent=False)
 
+    def rewired(self, item_incidence: SparseMatrix | None) -> MMHCL:
+        """The model with the same weights on another item hypergraph, or on none; for analysis, not for training.
+
+        Args:
+            item_incidence: ``(I, hyperedges)``, or None to rank items by their first-order part.
+
+        Raises:
+            ValueError: an incidence for a model that was trained without, or of another height.
+        """
+        if item_incidence is not None and (not self.has_items or item_incidence.shape[0] != self.num_items):
+            raise ValueError(f"item_incidence must have {self.num_items} rows and the model an item hypergraph")
+        other = copy.copy(self)
+        other.item_incidence, other.has_items, other._operators = item_incidence, item_incidence is not None, {}
+        return other
+
     def make_operator(self, name: str) -> PropagationOperator:
         """``adjacency``, ``users`` (M_u) or ``items`` (M_i)."""
         if name == "users":
@@ -161,7 +177,8 @@ class MMHCL(CollaborativeModel):
         """First-order, second-order and fused embeddings, as trained."""
         first_users, first_items = self.split(self.convolution(self.embedding, self.operator()))
         second_users = self._propagated(self.user_second, "users", self.config.user_layers)
-        second_items = self._propagated(self.item_second, "items", self.config.item_layers)
+        item_table = self.item_second if self.has_items else None
+        second_items = self._propagated(item_table, "items", self.config.item_layers)
         return MMHCLEmbeddings(
             first_users if second_users is None else first_users + normalize_rows(second_users),
             first_items if second_items is None else first_items + normalize_rows(second_items),

@@ -11,6 +11,7 @@ from graphcl.errors import InputError
 
 if TYPE_CHECKING:
     from graphcl.pipelines.base import Embeddings, Pipeline, TrainedPipeline
+    from graphcl.pipelines.collaborative import CollaborativeRecommender
     from graphcl.pipelines.runs import RunFolder
     from graphcl.pipelines.sequential import SequentialRecommender
 
@@ -30,6 +31,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "CollaborativeRecommender",
     "Embeddings",
     "Pipeline",
     "RunFolder",

@@ -110,6 +110,7 @@ class RankingPipeline(TrainedPipeline[Split]):
     data_kind: ClassVar[DataKind] = "interactions"
     embeds: ClassVar[tuple[str, ...]] = ("items", "users")
     noun: ClassVar[str] = "recommender"
+    needs_history: ClassVar[bool] = True  # whether users of whom nothing is known have no vector
     free_on_resume: ClassVar[tuple[str, ...]] = ("epochs", "patience", "devices", "accelerator", "progress")
     artefacts: ClassVar[tuple[str, ...]] = (IDS, INTERACTIONS, ITEM_MAP)
 
@@ -126,6 +127,10 @@ class RankingPipeline(TrainedPipeline[Split]):
         Returns:
             [n, d] user vectors and [V, d] item vectors, both on the device of the model.
         """
+
+    def _known(self, data: Split, history: str) -> Histories:
+        """What is known of all users, by :data:`History`; also what ``seen="exclude"`` takes out of the candidates."""
+        return Histories.of(data, history)
 
     def _history_note(self, part: str) -> str:
         """What the protocol says about the histories that a part is predicted from."""
@@ -198,8 +203,8 @@ class RankingPipeline(TrainedPipeline[Split]):
             InputError: when no user of the part has a training item.
         """
         evaluation = data.evaluation("valid")
-        histories = Histories.of(data, "valid")
-        kept = np.flatnonzero(histories.lengths[evaluation.users])
+        histories = self._known(data, "valid")
+        kept = np.flatnonzero(self._has_vector(histories)[evaluation.users])
         if not kept.size:
             raise InputError("no user of the validation part has a training item", "use another split")
         targets = Histories(evaluation.target_offsets, evaluation.target_items).select(kept)
@@ -235,7 +240,7 @@ class RankingPipeline(TrainedPipeline[Split]):
 
     def _evaluate(self, model: Any, data: Split, part: Literal["valid", "test"]) -> RankingEvaluation:
         evaluation = data.evaluation(part)
-        histories = Histories.of(data, part)
+        histories = self._known(data, part)
         queries, items, users, targets = self._queries_and_targets(model, histories, evaluation)
         measured = evaluate_ranking(
             queries,
@@ -250,7 +255,8 @@ class RankingPipeline(TrainedPipeline[Split]):
             "split": data.protocol,
             "part": part,
             "history": self._history_note(part),
-            "users without history": f"{len(evaluation) - users.size:,}",
+            "users without history": f"{int((histories.lengths[evaluation.users] == 0).sum()):,}"
+            + ("" if self.needs_history else " (evaluated)"),
             **measured.protocol,
         }
         return replace(measured, protocol=protocol)
@@ -263,14 +269,18 @@ class RankingPipeline(TrainedPipeline[Split]):
         Every user with a history is encoded, in the same batches as ``recommend`` does for all users, so that both see
         the same floats to the last bit.
         """
-        known = np.flatnonzero(histories.lengths)
-        kept = histories.lengths[evaluation.users] > 0
+        has_vector = self._has_vector(histories)
+        known = np.flatnonzero(has_vector)
+        kept = has_vector[evaluation.users]
         users = evaluation.users[kept]
         if not users.size:
             raise InputError("no user of this part has an earlier interaction", "use another split")
         queries, items = self.encode(model, histories.select(known), known)
         targets = Histories(evaluation.target_offsets, evaluation.target_items).select(np.flatnonzero(kept))
         return queries[np.searchsorted(known, users)], items, users, targets.csr
+
+    def _has_vector(self, histories: Histories) -> npt.NDArray[np.bool_]:
+        return histories.lengths >= int(self.needs_history)
 
     def _write_results(self, folder: RunFolder, model: Any, data: Split) -> dict[str, Any]:
         valid, test = self._evaluate(model, data, "valid"), self._evaluate(model, data, "test")
@@ -286,7 +296,7 @@ class RankingPipeline(TrainedPipeline[Split]):
         """What a report shows beside the metrics: score histograms, exposure of the catalogue, a map of the items."""
         import polars as pl
 
-        histories, counts = Histories.of(split, "test"), _train_counts(split)
+        histories, counts = self._known(split, "test"), _train_counts(split)
         queries, items, users, targets = self._queries_and_targets(model, histories, split.evaluation("test"))
         cutoffs = [k for k in _cutoffs(self.settings.metric) if k <= items.shape[0]] or [items.shape[0]]
         seen = histories.select(users).csr if self.settings.seen == "exclude" else None
@@ -347,7 +357,7 @@ class RankingPipeline(TrainedPipeline[Split]):
 
         model, data = self._fitted()
         require_positive(k)
-        histories = Histories.of(data, history)
+        histories = self._known(data, history)
         ids = data.interactions.user_ids
         if users is None:
             chosen = np.flatnonzero(histories.lengths)
@@ -403,7 +413,7 @@ class RankingPipeline(TrainedPipeline[Split]):
         model, data = self._fitted()
         if what not in ("items", "users"):
             raise ValueError(f"what must be 'items' or 'users', got {what!r}")
-        histories = Histories.of(data, history)
+        histories = self._known(data, history)
         users = np.flatnonzero(histories.lengths) if what == "users" else np.empty(0, dtype=np.int64)
         queries, items = self.encode(model, histories.select(users), users)
         if what == "items":

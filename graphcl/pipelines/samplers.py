@@ -133,6 +133,11 @@ class PairSampler:
         return np.arange(self.pairs.num_pairs) if drawn.all() else np.flatnonzero(drawn[self.pairs.users])
 
     @property
+    def can_draw(self) -> bool:
+        """Whether there is a user to draw."""
+        return bool(self._drawn_users.any())
+
+    @property
     def num_steps(self) -> int:
         """Steps an epoch."""
         if self.sampling == "user":
