@@ -1,5 +1,10 @@
 """Views: other versions of a sample, made from graphs, sequences or embeddings."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from graphcl.views.graphs import (
     LowRankView,
     add_signed_noise,
@@ -28,10 +33,30 @@ from graphcl.views.mixing import (
     mix_rows,
 )
 
+if TYPE_CHECKING:
+    from graphcl.views.graph_transforms import (
+        EdgeDrop,
+        EmbeddingNoise,
+        FeatureMask,
+        HyperedgeDrop,
+        NodeDrop,
+        PPRDiffusion,
+        RandomWalkSubgraph,
+        SVDView,
+    )
+
 __all__ = [
+    "EdgeDrop",
+    "EmbeddingNoise",
+    "FeatureMask",
     "Hallucinator",
+    "HyperedgeDrop",
     "LowRankView",
     "MixedNegatives",
+    "NodeDrop",
+    "PPRDiffusion",
+    "RandomWalkSubgraph",
+    "SVDView",
     "add_signed_noise",
     "draw_hard_mixtures",
     "draw_mask",
@@ -53,3 +78,21 @@ __all__ = [
     "subgraph_random_walk",
     "svd_view",
 ]
+
+# These need torch-geometric and are imported when first asked for.
+_TRANSFORMS = (
+    "EdgeDrop",
+    "EmbeddingNoise",
+    "FeatureMask",
+    "HyperedgeDrop",
+    "NodeDrop",
+    "PPRDiffusion",
+    "RandomWalkSubgraph",
+    "SVDView",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _TRANSFORMS:
+        return getattr(importlib.import_module("graphcl.views.graph_transforms"), name)
+    raise AttributeError(f"module 'graphcl.views' has no attribute {name!r}")
