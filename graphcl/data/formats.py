@@ -19,8 +19,14 @@ READERS: dict[Kind, dict[str, str]] = {
         "labelled": "graphcl.data.split_files:load_labelled",
         "text-split": "graphcl.data.split_files:load_text",
     },
-    "graph": {},
-    "heterogeneous": {},
+    "graph": {
+        "npz": "graphcl.data.graphs:read_recipe_npz",
+        "planetoid": "graphcl.data.graphs:read_recipe_planetoid",
+        "zipped-arrays": "graphcl.data.graphs:read_recipe_zip",
+    },
+    "heterogeneous": {
+        "heco": "graphcl.data.graphs:read_recipe_heco",
+    },
 }
 
 

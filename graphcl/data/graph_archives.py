@@ -17,8 +17,9 @@ from graphcl.errors import InputError
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
-__all__ = ["read_graph_npz", "read_graph_zip"]
+__all__ = ["features_of_npz", "is_graph_npz", "labels_of_npz", "read_graph_npz", "read_graph_zip"]
 
+_ADJACENCY = ("adj_", "adj_matrix.")
 _LABELS = ("labels", "label", "y")
 _FEATURES = ("x", "features", "feat", "attr_matrix", "embeddings", "arr_0")
 
@@ -44,9 +45,9 @@ def read_graph_npz(path: Path) -> Data:
         O(N f + E); for vectors alone that of `graphcl.graphs.knn_graph`.
     """
     arrays = open_npz(path)
-    features = _features(arrays, path)
-    labels = next((npz_array(arrays, name, path) for name in _LABELS if name in arrays), None)
-    prefix = next((prefix for prefix in ("adj_", "adj_matrix.") if f"{prefix}indices" in arrays), None)
+    features = features_of_npz(arrays, path)
+    labels = labels_of_npz(arrays, path)
+    prefix = next((prefix for prefix in _ADJACENCY if f"{prefix}indices" in arrays), None)
     if prefix is not None:
         edges: Any = _csr(arrays, prefix, path)
     elif "edge_index" in arrays:
@@ -99,7 +100,51 @@ def read_graph_zip(path: Path) -> Data:
     return in_file(path, csr_array(parts["adj"]), parts["feat"], parts.get("label"), undirected=True)
 
 
-def _features(arrays: Mapping[str, Any], path: Path) -> Any:
+def is_graph_npz(arrays: Mapping[str, Any]) -> bool:
+    """Whether an npz file holds edges, by the names of its arrays.
+
+    Example:
+        >>> is_graph_npz({"x": [[1.0]]})
+        False
+    """
+    return "edge_index" in arrays or any(f"{prefix}indices" in arrays for prefix in _ADJACENCY)
+
+
+def labels_of_npz(arrays: Mapping[str, Any], path: Path) -> NDArray[Any] | None:
+    """Labels among the arrays of an npz file, by their usual names; None without any.
+
+    Args:
+        arrays: what `open_npz` returned.
+        path: the file, for messages.
+
+    Returns:
+        The array.
+
+    Raises:
+        InputError: it cannot be read.
+
+    Complexity:
+        O(N).
+    """
+    return next((npz_array(arrays, name, path) for name in _LABELS if name in arrays), None)
+
+
+def features_of_npz(arrays: Mapping[str, Any], path: Path) -> Any:
+    """Features among the arrays of an npz file, by their usual names; None without any.
+
+    Args:
+        arrays: what `open_npz` returned.
+        path: the file, for messages.
+
+    Returns:
+        NumPy or SciPy array.
+
+    Raises:
+        InputError: they cannot be read, or parts of a sparse matrix are missing.
+
+    Complexity:
+        O(N f).
+    """
     for prefix in ("attr_", "attr_matrix.", "x_"):
         if f"{prefix}indices" in arrays:
             return _csr(arrays, prefix, path)

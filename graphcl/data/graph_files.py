@@ -16,7 +16,7 @@ from graphcl.graphs.conversion import adjacency, as_data
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
-__all__ = ["in_file", "load_array", "npz_array", "open_npz", "sparse_of_npz"]
+__all__ = ["in_file", "load_array", "located", "npz_array", "open_npz", "sparse_of_npz"]
 
 
 def in_file(path: Path, edges: Any, features: Any, labels: Any, *, undirected: bool = False, **options: Any) -> Data:
@@ -44,7 +44,7 @@ def in_file(path: Path, edges: Any, features: Any, labels: Any, *, undirected: b
     except InputError as error:
         if error.path is not None:
             raise
-        raise InputError(_problem(error), error.remedy, path=path, row=error.row, column=error.column) from error
+        raise located(error, path) from error
     if undirected:
         data.edge_index, weight = adjacency(data).to_edge_index()
         if weight is not None:
@@ -52,18 +52,29 @@ def in_file(path: Path, edges: Any, features: Any, labels: Any, *, undirected: b
     return data
 
 
-def _problem(error: InputError) -> str:
-    """The message of an error without its place and its remedy."""
+def located(error: InputError, path: str | Path, *, row: int | None = None, column: str | None = None) -> InputError:
+    """The same error with the file it is about.
+
+    Args:
+        error: an error that names no file.
+        path: the file.
+        row: row there; None for that of the error.
+        column: column there; None for that of the error.
+
+    Returns:
+        A new error.
+
+    Complexity:
+        O(1).
+
+    Example:
+        >>> str(located(InputError("it is empty", "give a row"), "a.csv", row=3))
+        'a.csv, row 3: it is empty; give a row'
+    """
     text = str(error).removesuffix(f"; {error.remedy}")
-    place = ", ".join(
-        part
-        for part in (
-            None if error.row is None else f"row {error.row}",
-            None if error.column is None else f"column {error.column!r}",
-        )
-        if part is not None
-    )
-    return text.removeprefix(f"{place}: ") if place else text
+    place = [f"row {error.row}"] * (error.row is not None) + [f"column {error.column!r}"] * (error.column is not None)
+    problem = text.removeprefix(", ".join(place) + ": ") if place else text
+    return InputError(problem, error.remedy, path=path, row=row or error.row, column=column or error.column)
 
 
 def open_npz(path: Path) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from graphcl.data.graph_files import located
 from graphcl.errors import InputError
 from graphcl.graphs.conversion import adjacency
 
@@ -154,7 +155,7 @@ def _unpickle(path: Path) -> Any:
             # Python 2 wrote these files: its byte strings come as latin-1 text and keep every byte.
             return _ArrayUnpickler(file, encoding="latin1").load()
     except InputError as error:
-        raise InputError(str(error).split(";")[0], error.remedy, path=path) from error
+        raise located(error, path) from error
     except FileNotFoundError as error:
         raise InputError("there is no such file", _REMEDY, path=path) from error
     # What a damaged pickle raises depends on the byte that is wrong.
@@ -195,7 +196,7 @@ class _Array:
             flat = np.frombuffer(data, dtype=dtype.to_numpy())
             return flat.reshape(tuple(int(size) for size in shape), order="F" if fortran else "C")
         except InputError as error:
-            raise InputError(str(error).split(";")[0], error.remedy, path=path) from error
+            raise located(error, path) from error
         except (TypeError, ValueError, AttributeError) as error:
             raise InputError(f"it holds a damaged array: {str(error)[:80]}", _REMEDY, path=path) from error
 

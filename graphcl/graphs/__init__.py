@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from graphcl.graphs.bipartite import BipartiteGraph, stack_bipartite
     from graphcl.graphs.conversion import adjacency, as_data, encode_labels
     from graphcl.graphs.diffusion import heat_diffusion, ppr_diffusion, ppr_topk
+    from graphcl.graphs.heterogeneous_conversion import as_hetero_data, there_and_back
     from graphcl.graphs.hypergraph import Hypergraph, concatenate_hypergraphs
     from graphcl.graphs.hypergraph_builders import (
         attribute_hypergraph,
@@ -35,6 +36,7 @@ _LAZY = {
     "PropagationOperator": "graphcl.graphs.operators",
     "adjacency": "graphcl.graphs.conversion",
     "as_data": "graphcl.graphs.conversion",
+    "as_hetero_data": "graphcl.graphs.heterogeneous_conversion",
     "attribute_hypergraph": "graphcl.graphs.hypergraph_builders",
     "community_hypergraph": "graphcl.graphs.hypergraph_builders",
     "concatenate_hypergraphs": "graphcl.graphs.hypergraph",
@@ -54,6 +56,7 @@ _LAZY = {
     "session_hypergraph": "graphcl.graphs.hypergraph_builders",
     "smooth_features": "graphcl.graphs.smoothing",
     "stack_bipartite": "graphcl.graphs.bipartite",
+    "there_and_back": "graphcl.graphs.heterogeneous_conversion",
     "users_sharing_items": "graphcl.graphs.hypergraph_builders",
 }
 
@@ -65,6 +68,7 @@ __all__ = [
     "PropagationOperator",
     "adjacency",
     "as_data",
+    "as_hetero_data",
     "attribute_hypergraph",
     "community_hypergraph",
     "concatenate_hypergraphs",
@@ -84,6 +88,7 @@ __all__ = [
     "session_hypergraph",
     "smooth_features",
     "stack_bipartite",
+    "there_and_back",
     "users_sharing_items",
 ]
 

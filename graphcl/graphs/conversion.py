@@ -18,7 +18,7 @@ from graphcl.kernels import SparseMatrix, add_self_loops
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
-__all__ = ["GraphSource", "adjacency", "as_data", "check_features", "encode_labels"]
+__all__ = ["GraphSource", "adjacency", "as_data", "check_features", "encode_labels", "id_array", "is_networkx"]
 
 #: What `as_data` takes: PyG ``Data``, a NetworkX graph, a SciPy matrix or array, a `SparseMatrix`, an ``edge_index``,
 #: a pair of edges and features, or vectors alone.
@@ -83,7 +83,7 @@ def as_data(
         source, features = source
     if isinstance(source, Data):
         data = _checked_copy(source, None if features is None else _length(features))
-    elif _is_networkx(source):
+    elif is_networkx(source):
         data, features, labels = _of_networkx(source, features, labels)
     elif isinstance(source, SparseMatrix):
         data = _of_matrix(source)
@@ -362,7 +362,7 @@ def _of_networkx(graph: Any, features: Any, labels: Any) -> tuple[Data, Any, Any
         except (TypeError, ValueError) as error:
             raise InputError(f"an edge weight is no number: {error}", "give numbers as 'weight'") from error
         data.edge_weight = _checked_weight(torch.cat([values, values[back]]), data.edge_index.shape[1])
-    data.node_ids = nodes
+    data.node_ids = id_array(nodes)
     if features is None:
         features = _attribute(graph, nodes, "x", required=False)
     elif isinstance(features, str):
@@ -427,8 +427,18 @@ def _square(matrix: SparseMatrix) -> SparseMatrix:
     return matrix
 
 
-def _is_networkx(source: object) -> bool:
+def is_networkx(source: object) -> bool:
+    """Whether something is a NetworkX graph of any kind, without importing NetworkX."""
     return any(base.__module__.startswith("networkx.") for base in type(source).__mro__)
+
+
+def id_array(ids: Sequence[Any]) -> NDArray[Any]:
+    """Ids as an array of integers where all are, else of objects (never of tuples torn apart)."""
+    if all(isinstance(value, int) and not isinstance(value, bool) for value in ids):
+        return np.array(ids, dtype=np.int64)
+    array = np.empty(len(ids), dtype=object)
+    array[:] = ids
+    return array
 
 
 def _edge_index_of(source: Any) -> Tensor | None:
