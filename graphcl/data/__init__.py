@@ -42,14 +42,23 @@ from graphcl.data.splits import EvaluationSet, Split, leave_one_out, split_by_ra
 from graphcl.data.synthetic import synthetic_shop
 
 if TYPE_CHECKING:
+    from graphcl.data.graph_doctor import GraphReport, diagnose_graph
     from graphcl.data.graph_generators import digits_graph, stochastic_block_model
-    from graphcl.data.graphs import GraphDataset, load_graph
+    from graphcl.data.graph_tables import read_edge_list, read_vectors
+    from graphcl.data.graphs import GraphDataset, graph_counts, load_graph
+    from graphcl.data.heterogeneous_tables import read_typed_edges
 
 # What needs torch is imported when it is first asked for.
 _LAZY = {
     "GraphDataset": "graphcl.data.graphs",
+    "GraphReport": "graphcl.data.graph_doctor",
+    "diagnose_graph": "graphcl.data.graph_doctor",
     "digits_graph": "graphcl.data.graph_generators",
+    "graph_counts": "graphcl.data.graphs",
     "load_graph": "graphcl.data.graphs",
+    "read_edge_list": "graphcl.data.graph_tables",
+    "read_typed_edges": "graphcl.data.heterogeneous_tables",
+    "read_vectors": "graphcl.data.graph_tables",
     "stochastic_block_model": "graphcl.data.graph_generators",
 }
 
@@ -62,6 +71,7 @@ __all__ = [
     "EvaluationSet",
     "GraphDataset",
     "GraphRecipe",
+    "GraphReport",
     "IdMap",
     "Incidence",
     "InteractionRecipe",
@@ -76,9 +86,11 @@ __all__ = [
     "Split",
     "dataset_info",
     "diagnose",
+    "diagnose_graph",
     "digits_graph",
     "find_dataset_file",
     "find_published_split",
+    "graph_counts",
     "graph_recipe",
     "hold_out_validation",
     "k_core",
@@ -87,6 +99,7 @@ __all__ = [
     "load_dataset",
     "load_graph",
     "prefix_rows",
+    "read_edge_list",
     "read_features",
     "read_interactions",
     "read_item_features",
@@ -94,6 +107,8 @@ __all__ = [
     "read_json_split",
     "read_labelled_split",
     "read_text_split",
+    "read_typed_edges",
+    "read_vectors",
     "recipe_files",
     "same_target_rows",
     "split_by_ratio",
