@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,15 +29,18 @@ def list_datasets(as_json: Json = False) -> None:
     if as_json:
         print_json([recipe.model_dump(mode="json") for recipe in recipes])
         return
-    rows: list[list[object]] = [
-        [r.name, r.expected.users, r.expected.items, r.expected.interactions, r.description] for r in recipes
-    ]
-    print_table("Data sets", ["name", "users", "items", "interactions", "what"], rows)
+    rows: list[list[object]] = [[r.name, r.kind, _size(r.counts), r.description] for r in recipes]
+    print_table("Data sets", ["name", "kind", "size", "what"], rows)
+
+
+def _size(counts: Mapping[str, int]) -> str:
+    """The counts of a recipe in words; those of single types are left to `info`."""
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if "." not in name)
 
 
 @app.command("info")
 def info(name: Annotated[str, typer.Argument(help="Name of a data set.")], as_json: Json = False) -> None:
-    """Describe one data set: source, licence, format, expected counts, default split."""
+    """Describe one data set: kind, source, licence, format, expected counts, default split."""
     from graphcl.data import dataset_info
 
     recipe: dict[str, Any] = dataset_info(name).model_dump(mode="json")

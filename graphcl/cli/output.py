@@ -24,7 +24,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
     table = Table(title=escape(title), box=box.SIMPLE_HEAD, title_justify="left")
     for index, column in enumerate(columns):
-        numeric = bool(rows) and all(isinstance(row[index], (int, float)) for row in rows)
+        numeric = bool(rows) and all(row[index] is None or isinstance(row[index], int | float) for row in rows)
         table.add_column(escape(column), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(escape(format_cell(cell)) for cell in row))
@@ -42,15 +42,21 @@ def format_cell(cell: object) -> str:
     return str(cell)
 
 
-def print_metrics(title: str, metrics: Mapping[str, float]) -> None:
-    """Print metrics named ``NAME@k`` as a table with a row a name and a column a cut-off."""
+def print_metrics(title: str, metrics: Mapping[str, object]) -> None:
+    """Print metrics: those named ``NAME@k`` with a row a name and a column a cut-off, others with a row each."""
     cutoffs = sorted({int(name.split("@")[1]) for name in metrics if "@" in name})
     names = list(dict.fromkeys(name.split("@")[0] for name in metrics if "@" in name))
-    rows: list[list[object]] = [[name, *(metrics.get(f"{name}@{k}") for k in cutoffs)] for name in names]
-    print_table(title, ["metric", *(f"@{k}" for k in cutoffs)], rows)
+    if names:
+        rows: list[list[object]] = [[name, *(metrics.get(f"{name}@{k}") for k in cutoffs)] for name in names]
+        print_table(title, ["metric", *(f"@{k}" for k in cutoffs)], rows)
     plain = [[name, value] for name, value in metrics.items() if "@" not in name]
     if plain:
-        print_table("", ["measure", "value"], plain)
+        print_table("" if names else title, ["measure", "value"], plain)
+
+
+def print_protocol(protocol: Mapping[str, object]) -> None:
+    """Print how metrics were measured, on one line."""
+    print("protocol: " + ", ".join(f"{name} {value}" for name, value in protocol.items()))
 
 
 def write_output(path: Path, write: Callable[[Path], object]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from graphcl.cli.output import print_json, print_metrics, write_output
+from graphcl.cli.output import print_json, print_metrics, print_protocol, write_output
 from graphcl.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,12 +18,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
 
 _DEFAULT_TOP = 20
 _TABLE_SUFFIXES = (".parquet", ".csv", ".jsonl")
+_VECTOR_SUFFIXES = (".parquet", ".npz")
 _USER_TABLES = (".parquet", ".pq", ".csv", ".tsv", ".jsonl", ".ndjson", ".user", ".inter")
 
 
 def evaluate(
     run: RunFolder,
-    split: Annotated[Literal["test", "valid"], typer.Option(help="Part of the split to rank.")] = "test",
+    split: Annotated[Literal["test", "valid"], typer.Option(help="Part of the data to measure.")] = "test",
     as_json: Json = False,
 ) -> None:
     """Recompute the metrics of a run from its saved artefacts."""
@@ -34,7 +35,7 @@ def evaluate(
         print_json(result.to_dict())
         return
     print_metrics(f"{run} ({split})", result.metrics.to_dict())
-    typer.echo("protocol: " + ", ".join(f"{name} {value}" for name, value in result.protocol.items()))
+    print_protocol(result.protocol)
 
 
 def recommend(
@@ -61,11 +62,11 @@ def recommend(
 ) -> None:
     """Recommend items for users; external ids in and out."""
     from graphcl.pipelines import load_pipeline
-    from graphcl.pipelines.base import Recommender
+    from graphcl.pipelines.ranking import RankingPipeline
 
     _check_suffix(out, _TABLE_SUFFIXES)
     pipeline = load_pipeline(run)
-    if not isinstance(pipeline, Recommender):
+    if not isinstance(pipeline, RankingPipeline):
         raise InputError(f"a {pipeline.task} run recommends nothing", "give a run of a recommender", path=run)
     if k is None:
         k = min(_DEFAULT_TOP, pipeline.num_items)
@@ -84,21 +85,40 @@ def recommend(
 
 def embed(
     run: RunFolder,
-    out: Annotated[Path, typer.Option(help="File to write: .parquet or .npz.")],
-    what: Annotated[Literal["items", "users"], typer.Option(help="Whose embeddings to write.")] = "items",
+    out: Annotated[
+        Path, typer.Option(help="File to write: .parquet or .npz for vectors; .parquet, .csv or .jsonl for clusters.")
+    ],
+    what: Annotated[
+        Literal["items", "users", "nodes", "clusters"] | None,
+        typer.Option(help="Whose embeddings to write; by default items, or nodes. Or the clusters of the nodes."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the embeddings of items or users with their external ids."""
+    """Write embeddings with their external ids, or the cluster of every node."""
     from graphcl.pipelines import load_pipeline
+    from graphcl.pipelines.base import Clusterer
 
-    _check_suffix(out, (".parquet", ".npz"))
-    embedding = load_pipeline(run).embed(what)
-    write_output(out, lambda path: _write_embedding(embedding.ids, embedding.vectors, path, out.suffix))
-    rows, width = embedding.vectors.shape
+    _check_suffix(out, _TABLE_SUFFIXES if what == "clusters" else _VECTOR_SUFFIXES)
+    pipeline = load_pipeline(run)
+    choices = (*pipeline.embeds, *(("clusters",) if isinstance(pipeline, Clusterer) else ()))
+    chosen = what or choices[0]
+    if chosen not in choices:
+        raise InputError(f"a {pipeline.task} run has no {chosen}", f"use --what {' or '.join(choices)}", path=run)
+    if chosen == "clusters" and isinstance(pipeline, Clusterer):
+        table = pipeline.predict()
+        write_output(out, lambda path: _write_table(table, path, out.suffix))
+        written = {"rows": table.height, "clusters": table["cluster"].n_unique()}
+        line = f"wrote {table.height:,} nodes in {written['clusters']:,} clusters to {out}"
+    else:
+        embedding = pipeline.embed(chosen)
+        write_output(out, lambda path: _write_embedding(embedding.ids, embedding.vectors, path, out.suffix))
+        rows, width = embedding.vectors.shape
+        written = {"rows": rows, "width": width}
+        line = f"wrote {rows:,} {chosen} x {width} to {out}"
     if as_json:
-        print_json({"rows": rows, "width": width, "what": what, "out": str(out)})
+        print_json({**written, "what": chosen, "out": str(out)})
         return
-    typer.echo(f"wrote {rows:,} {what} x {width} to {out}")
+    typer.echo(line)
 
 
 def report(

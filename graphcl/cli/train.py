@@ -1,90 +1,164 @@
-"""``graphcl train``: a table of interactions in, a run folder out."""
+"""``graphcl train``: a table of interactions or a graph in, a run folder out."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from graphcl.cli.output import print_json, print_metrics
+from graphcl.cli.output import print_json, print_metrics, print_protocol, print_table
 from graphcl.errors import InputError
 
 if TYPE_CHECKING:
-    from graphcl.data import Split
+    from graphcl.data import GraphDataset
 
 
 def train(
     model: Annotated[str, typer.Argument(help="Model to train, for example sasrec.")],
-    data: Annotated[str, typer.Option(help="Name of a data set, or path of a table of interactions.")],
+    data: Annotated[str, typer.Option(help="Name of a data set, or path of a table of interactions or of a graph.")],
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings; --set wins over it.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs; early stopping may end sooner.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of every random draw.")] = None,
     devices: Annotated[int | None, typer.Option(min=1, help="Devices to train on.")] = None,
+    load: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the reader of the data.")
+    ] = None,
     split: Annotated[
         Literal["leave-one-out", "time", "ratio"] | None,
-        typer.Option(help="How to split; by default as the data set says."),
+        typer.Option(help="Interactions: how to split; by default as the data set says."),
     ] = None,
-    k_core: Annotated[int | None, typer.Option(min=1, help="Drop rarer users and items.")] = None,
-    user_column: Annotated[str | None, typer.Option(help="Column of the user id; detected if not given.")] = None,
-    item_column: Annotated[str | None, typer.Option(help="Column of the item id; detected if not given.")] = None,
-    time_column: Annotated[str | None, typer.Option(help="Column of the time; detected if not given.")] = None,
+    k_core: Annotated[int | None, typer.Option(min=1, help="Interactions: drop rarer users and items.")] = None,
+    user_column: Annotated[
+        str | None,
+        typer.Option(help="Interactions: column of the user id; detected if not given."),
+    ] = None,
+    item_column: Annotated[
+        str | None,
+        typer.Option(help="Interactions: column of the item id; detected if not given."),
+    ] = None,
+    time_column: Annotated[
+        str | None, typer.Option(help="Interactions: column of the time; detected if not given.")
+    ] = None,
     on_bad_rows: Annotated[
         Literal["raise", "drop"] | None,
-        typer.Option(help="Stop at the first row that cannot be used (as by default), or drop such rows."),
+        typer.Option(
+            help="Interactions: stop at the first row that cannot be used (as by default), or drop such rows."
+        ),
     ] = None,
     duplicates: Annotated[
         Literal["keep", "first", "last"] | None,
-        typer.Option(help="Which rows to keep of those equal in user, item, time and value; all of them by default."),
+        typer.Option(
+            help="Interactions: which rows to keep of those equal in user, item, time and value; all by default."
+        ),
     ] = None,
+    features: Annotated[Path | None, typer.Option(help="Graphs: table or array of the nodes' features.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Graphs: table or array of the nodes' labels.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was interrupted.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run folder that exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
-    """Train a model on a table of interactions and measure it; the run folder also holds the report."""
+    """Train a model on a table of interactions or on a graph and measure it; the run folder also holds the report."""
     settings = {**read_settings(config), **parse_assignments(set_ or [])}
     given = {"epochs": epochs, "seed": seed, "devices": devices}
     settings.update({name: value for name, value in given.items() if value is not None})
 
     from graphcl.pipelines import create_pipeline
+    from graphcl.pipelines.runs import METRICS, RunFolder
+    from graphcl.report import write_report
 
     pipeline = create_pipeline(model, settings)
-    reading = {
-        "user": user_column,
-        "item": item_column,
-        "time": time_column,
+    of_interactions = {
+        "split": split,
+        "k_core": k_core,
+        "user_column": user_column,
+        "item_column": item_column,
+        "time_column": time_column,
         "on_bad_rows": on_bad_rows,
         "duplicates": duplicates,
     }
-    parts = load_split(data, {name: choice for name, choice in reading.items() if choice is not None}, split, k_core)
-    pipeline.fit(parts, out=out, resume=resume, overwrite=overwrite)
-
-    from graphcl.report import write_report
+    of_graphs = {"features": features, "labels": labels}
+    reading = parse_assignments(load or [], "--load", "format=csv")
+    if pipeline.data_kind == "interactions":
+        refuse_options(of_graphs, f"{model} trains on interactions, not on a graph")
+        arguments = load_interactions(data, reading, of_interactions, item_features=pipeline.takes_item_features)
+    else:
+        refuse_options(of_interactions, f"{model} trains on a graph, not on interactions")
+        arguments = {"data": load_graph(data, reading, of_graphs)}
+    pipeline.fit(**arguments, out=out, resume=resume, overwrite=overwrite)
 
     report = write_report(out)
-    result = pipeline.evaluate("test")
+    saved = RunFolder(out).read_json(METRICS)
     if as_json:
-        print_json({"run": str(out), "report": str(report), **result.to_dict()})
+        print_json({"run": str(out), "report": str(report), "metrics": saved.pop("test"), **saved})
         return
-    print_metrics(f"{model} on {data} (test)", result.metrics.to_dict())
-    typer.echo("protocol: " + ", ".join(f"{name} {value}" for name, value in result.protocol.items()))
+    print_metrics(f"{model} on {data} (test)", saved["test"])
+    print_baselines(model, saved)
+    print_protocol(saved["protocol"])
     typer.echo(f"run: {out}\nreport: {report}")
 
 
-def load_split(data: str, reading: dict[str, Any], method: str | None, minimum: int | None) -> Split:
-    """Load a data set by name or path, drop rare users and items if asked to, and split it."""
+def refuse_options(options: Mapping[str, Any], reason: str) -> None:
+    """Refuse options of the other kind of data by name."""
+    for name, value in options.items():
+        if value is not None:
+            raise InputError(f"--{name.replace('_', '-')} does not apply: {reason}", "leave it out")
+
+
+def load_interactions(
+    data: str, reading: Mapping[str, Any], options: Mapping[str, Any], *, item_features: bool
+) -> dict[str, Any]:
+    """Load a log by name or path, drop rare users and items if asked to, and split it.
+
+    Args:
+        data: name or path.
+        reading: options of the reader.
+        options: those of the command line that concern interactions, None where they are not given.
+        item_features: whether the pipeline takes features of items.
+
+    Returns:
+        Arguments of the pipeline's ``fit``.
+    """
     from graphcl.data import k_core, leave_one_out, load_dataset, split_by_ratio, split_by_time
 
-    dataset = load_dataset(data, **reading)
+    columns = {name: options[f"{name}_column"] for name in ("user", "item", "time")}
+    choices = {**columns, "on_bad_rows": options["on_bad_rows"], "duplicates": options["duplicates"]}
+    given = {name: choice for name, choice in choices.items() if choice is not None}
+    dataset = load_dataset(data, features=item_features, **{**reading, **given})
+    minimum, method = options["k_core"], options["split"]
     if minimum is not None:
-        dataset = replace(dataset, interactions=k_core(dataset.interactions, minimum, minimum))
-    if method is None:
-        return dataset.split()
+        kept = k_core(dataset.interactions, minimum, minimum)
+        dataset = replace(dataset, interactions=kept, published_split=None)
     methods = {"leave-one-out": leave_one_out, "time": split_by_time, "ratio": split_by_ratio}
-    return methods[method](dataset.interactions)
+    split = dataset.split() if method is None else methods[method](dataset.interactions)
+    return {"data": split, **({"item_features": dataset.item_features} if item_features else {})}
+
+
+def load_graph(data: str, reading: Mapping[str, Any], options: Mapping[str, Any]) -> GraphDataset:
+    """Load a graph by name or path.
+
+    Args:
+        data: name or path.
+        reading: options of the reader.
+        options: those of the command line that concern graphs, None where they are not given.
+    """
+    from graphcl.data import load_graph as load
+
+    return load(data, **{**reading, **{name: value for name, value in options.items() if value is not None}})
+
+
+def print_baselines(model: str, saved: Mapping[str, Any]) -> None:
+    """Print the baselines that a run measured beside its model, where it did."""
+    baselines = [entry for entry in saved.get("baselines") or [] if "metrics" in entry]
+    if not baselines:
+        return
+    names = list(saved["test"])
+    compared = [(model, saved["test"]), *((entry["name"], entry["metrics"]) for entry in baselines)]
+    print_table("Beside it", ["", *names], [[label, *(found.get(name) for name in names)] for label, found in compared])
 
 
 def read_settings(path: Path | None) -> dict[str, Any]:
@@ -109,17 +183,19 @@ def read_settings(path: Path | None) -> dict[str, Any]:
     return {str(key): value for key, value in settings.items()}
 
 
-def parse_assignments(assignments: list[str]) -> dict[str, Any]:
-    """Turn ``["learning_rate=0.001", ...]`` into settings; values are read as YAML scalars or lists."""
+def parse_assignments(
+    assignments: list[str], option: str = "--set", example: str = "learning_rate=0.001"
+) -> dict[str, Any]:
+    """Turn ``["learning_rate=0.001", ...]`` into settings; values are read as YAML scalars, lists or mappings."""
     import yaml
 
     settings: dict[str, Any] = {}
     for assignment in assignments:
         key, separator, value = assignment.partition("=")
         if not separator or not key.strip():
-            raise InputError(f"--set {assignment!r} is not KEY=VALUE", "write for example --set learning_rate=0.001")
+            raise InputError(f"{option} {assignment!r} is not KEY=VALUE", f"write for example {option} {example}")
         try:
             settings[key.strip()] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise InputError(f"--set {key}: {value!r} is not a value", "quote text that holds : or [") from error
+            raise InputError(f"{option} {key}: {value!r} is not a value", "quote text that holds : or [") from error
     return settings

@@ -9,7 +9,7 @@ import sysconfig
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -21,6 +21,9 @@ from graphcl.data.split_files import find_published_split
 from graphcl.data.splits import Split, leave_one_out, split_by_ratio, split_by_time
 from graphcl.data.synthetic import synthetic_shop
 from graphcl.errors import InputError
+
+if TYPE_CHECKING:
+    from graphcl.data.features import ItemFeatures
 
 Protocol = Literal["leave-one-out", "by-time", "by-ratio", "as-published"]
 _SPLITS = {"leave-one-out": leave_one_out, "by-time": split_by_time, "by-ratio": split_by_ratio}
@@ -214,7 +217,7 @@ class Dataset:
     recipe: InteractionRecipe | None = None
     protocol: Protocol = "leave-one-out"
     published_split: Split | None = None
-    item_features: Any = None
+    item_features: ItemFeatures | None = None
 
     def split(self) -> Split:
         """The log under its default protocol.

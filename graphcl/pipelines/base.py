@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar, runtime_checkable
@@ -75,8 +75,8 @@ class Embeddings:
 class Metrics(Protocol):
     """Numbers by name."""
 
-    def to_dict(self) -> dict[str, float]:
-        """The metrics, ready for JSON."""
+    def to_dict(self) -> Mapping[str, float | None]:
+        """The metrics, ready for JSON; None for what is not defined."""
 
 
 class Evaluation(Protocol):
@@ -95,17 +95,23 @@ class Evaluation(Protocol):
 
 
 class Pipeline(Protocol):
-    """What the command line needs of every pipeline.
+    """What the command line needs of every pipeline; the properties are class attributes where they are made."""
 
-    Attributes:
-        task: name of the pipeline, and the task of the models that it trains.
-        data_kind: what ``fit`` takes: interactions (or a split), a graph, or a heterogeneous graph.
-        embeds: what ``embed`` gives vectors of, the default first.
-    """
+    @property
+    def task(self) -> str:
+        """Name of the pipeline, and the task of the models that it trains."""
 
-    task: ClassVar[str]
-    data_kind: ClassVar[DataKind]
-    embeds: ClassVar[tuple[str, ...]]
+    @property
+    def data_kind(self) -> DataKind:
+        """What ``fit`` takes: interactions (or a split), a graph, or a heterogeneous graph."""
+
+    @property
+    def embeds(self) -> tuple[str, ...]:
+        """What ``embed`` gives vectors of, the default first."""
+
+    @property
+    def takes_item_features(self) -> bool:
+        """Whether ``fit`` has the argument ``item_features``."""
 
     def get_config(self) -> dict[str, Any]:
         """Every setting by name."""
@@ -132,30 +138,10 @@ class Pipeline(Protocol):
 
 
 @runtime_checkable
-class Recommender(Protocol):
-    """A pipeline that recommends items to users."""
-
-    @property
-    def num_items(self) -> int:
-        """Items of the catalogue."""
-
-    def recommend(
-        self,
-        users: Iterable[Any] | None,
-        k: int = 20,
-        *,
-        exclude_seen: bool | None = None,
-        history: Literal["valid", "test", "all"] = "test",
-        on_unsupported: Literal["raise", "warn", "ignore"] = "raise",
-    ) -> polars.DataFrame:
-        """The ``k`` best items of users: columns user, item, rank and score."""
-
-
-@runtime_checkable
 class Clusterer(Protocol):
     """A pipeline that divides the nodes of a graph."""
 
-    def cluster_table(self) -> polars.DataFrame:
+    def predict(self) -> polars.DataFrame:
         """Columns node (external id), cluster (from 0) and confidence, one row a node in the order of the graph."""
 
 
@@ -167,7 +153,7 @@ class TrainedPipeline(ABC, Generic[DataT]):
     pipeline's settings by a class attribute ``recommended``, a mapping of names to values.
 
     Attributes:
-        task, data_kind, embeds: see :class:`Pipeline`.
+        task, data_kind, embeds, takes_item_features: see :class:`Pipeline`.
         noun: what messages call it, such as ``recommender``.
         settings_class: its settings.
         free_on_resume: settings that a resumed run may change: they tell how long training takes or when it ends,
@@ -187,6 +173,7 @@ class TrainedPipeline(ABC, Generic[DataT]):
     task: ClassVar[str]
     data_kind: ClassVar[DataKind]
     embeds: ClassVar[tuple[str, ...]]
+    takes_item_features: ClassVar[bool] = False
     noun: ClassVar[str] = "pipeline"
     settings_class: ClassVar[type[PipelineSettings]]
     free_on_resume: ClassVar[tuple[str, ...]] = ("epochs", "devices", "accelerator", "progress")
