@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,6 +40,7 @@ IntArray = npt.NDArray[np.int64]
 CLUSTERS = "clusters.parquet"
 NODE_MAP = "node_map.parquet"
 _MAP_NODES = 3000
+_CHECKPOINT_SECONDS = 60.0
 # Nodes at a time where all are encoded and the encoder needs no graph.
 _ENCODED_ROWS = 65_536
 # Silhouettes for the history are measured on a sample; that of the result on more.
@@ -131,6 +133,11 @@ class NodeClusterer(TrainedPipeline[ClusterGraph]):
         """
         return self._fitted()[1].num_clusters
 
+    def _identity(self) -> dict[str, Any]:
+        # As it comes back from a checkpoint: lists where the settings have tuples.
+        identity: dict[str, Any] = json.loads(json.dumps(super()._identity()))
+        return identity
+
     # What the data are
 
     def _accept(self, data: Any) -> ClusterGraph:
@@ -198,7 +205,7 @@ class NodeClusterer(TrainedPipeline[ClusterGraph]):
             weight_decay=settings.weight_decay,
             finished=_Settled(settings.stop_share, settings.patience) if settings.stop_share else None,
             validate_every=every,
-            checkpoint_seconds=60.0,
+            checkpoint_seconds=_CHECKPOINT_SECONDS,
             seed=settings.seed,
             unit="nodes",
             accelerator=settings.accelerator,
