@@ -36,7 +36,7 @@ def row(form: str, size: int, seconds: float | None, name: str = "nt_xent") -> d
 
 def test_every_objective_has_its_own_form_and_the_engine_ones_a_dense_one() -> None:
     assert all(BENCHMARK.forms_of(name)[0] == "graphcl" for name in CATALOGUE)
-    assert BENCHMARK.forms_of("nt_xent") == ["graphcl", "dense", "pytorch-metric-learning"]
+    assert BENCHMARK.forms_of("nt_xent") == ["graphcl", "dense", "PML NTXentLoss", "PML SupConLoss"]
     assert BENCHMARK.forms_of("alignment") == ["graphcl"]
 
 
@@ -53,6 +53,20 @@ def test_a_case_that_takes_too_long_is_reported() -> None:
     assert slow["failed"] == "more than 0 s"
 
 
+def test_a_case_that_fails_tells_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> dict[str, object]:
+        raise ValueError("no such thing\nand more")
+
+    monkeypatch.setattr(BENCHMARK, "run_case", refuse)
+    assert BENCHMARK.measure("graphcl", "nt_xent", 40, 8, 120)["failed"] == "ValueError: no such thing"
+
+    def ask_too_much(*_: object) -> dict[str, object]:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 549 bytes")
+
+    monkeypatch.setattr(BENCHMARK, "run_case", ask_too_much)
+    assert BENCHMARK.measure("graphcl", "nt_xent", 40, 8, 120)["failed"] == "out of memory"
+
+
 def test_a_form_that_fails_is_not_tried_at_larger_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
@@ -61,22 +75,33 @@ def test_a_form_that_fails_is_not_tried_at_larger_sizes(monkeypatch: pytest.Monk
         return row(form, size, None if size > 1 else 0.5)
 
     monkeypatch.setattr(BENCHMARK, "measure", fail)
-    rows = BENCHMARK.run(["nt_xent"], [1, 2, 3], 64, 1.0, ["dense"])
+    rows = list(BENCHMARK.run(["nt_xent"], [1, 2, 3], 64, 1.0, ["dense"]))
     assert tried == [1, 2]
     assert [entry.get("failed") for entry in rows] == [None, "out of memory", "not tried after out of memory at 2"]
+    again = list(BENCHMARK.run(["nt_xent"], [4], 64, 1.0, ["dense"], known=rows))
+    assert tried == [1, 2]
+    assert again[0]["failed"] == "not tried after out of memory at 2"
 
 
 def test_results_merge_and_are_drawn(tmp_path: Path) -> None:
     rows = [row("graphcl", 1024, 0.1), row("graphcl", 2048, 0.4), row("dense", 1024, 0.2), row("dense", 2048, None)]
-    BENCHMARK.write(tmp_path, "losses", rows)
+    peer = [row("PML NTXentLoss", 1024, 0.3), row("PML NTXentLoss", 2048, None)]
+    BENCHMARK.write(tmp_path, "losses", rows + peer)
     merged = BENCHMARK.merge(tmp_path / "losses.json", [row("graphcl", 2048, 0.3), row("graphcl", 1024, 1, "dcl")])
-    assert len(merged) == 5
+    assert len(merged) == 7
     assert [entry["seconds"] for entry in merged if (entry["form"], entry["size"]) == ("graphcl", 2048)] == [0.3]
     table = (tmp_path / "losses.md").read_text()
-    assert "| nt_xent | dense | 200 ms, 3 MiB | out of memory |" in table
+    assert "| nt_xent | S | dense | 200 ms, 3 MiB | out of memory |" in table
+    assert "| nt_xent | NTXentLoss | 1,024 | 100 ms, 3 MiB | 300 ms, 3 MiB | 3.0x | 1.0x |" in table
+    assert "| 1,024 | 1 | 0 | 2.0x | 2.0x to 2.0x | 1.0x | 1.0x to 1.0x |" in table
+    assert "| 2,048 | 1 | 1 | failed | none | failed | none |" in table
     drawing = ElementTree.parse(tmp_path / "losses.svg")
     lines = drawing.findall(".//{http://www.w3.org/2000/svg}polyline")
-    assert len(lines) == 4  # two forms in two panels
+    assert len(lines) == 10  # time and memory: two medians, three forms of the named loss
+
+
+def test_quartiles_count_failures_as_infinite() -> None:
+    assert BENCHMARK._quartiles([3.0, 1.0, float("inf"), 2.0, float("inf")]) == (2.0, 3.0, float("inf"))
 
 
 def test_memory_check_counts_failures_as_above(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,3 +114,11 @@ def test_memory_check_counts_failures_as_above(monkeypatch: pytest.MonkeyPatch) 
     rows, above = BENCHMARK.check_memory(["nt_xent", "dcl", "info_nce", "alignment"], 1.0)
     assert [entry["within_limit"] for entry in rows] == [True, False, False]
     assert above == ["dcl", "info_nce"]
+
+
+def test_memory_table_starts_with_what_was_not_measured(tmp_path: Path) -> None:
+    rows = [{**row("graphcl", 65_536, 1.0), "within_limit": True}]
+    rows += [{**row("graphcl", 65_536, None, "dcl"), "within_limit": False}]
+    BENCHMARK.write(tmp_path, "losses_memory", rows)
+    lines = (tmp_path / "losses_memory.md").read_text().splitlines()[-2:]
+    assert lines == ["| dcl | S | out of memory | no |  |", "| nt_xent | S | 3 | yes | 1.0 s |"]
