@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from graphcl.data.ids import IdMap, Ids, IntArray
+from graphcl.data.ranges import offsets_of
 from graphcl.data.read_report import DroppedRows, ReadReport
 from graphcl.errors import InputError
 
@@ -300,9 +301,7 @@ def row_offsets(user: IntArray, num_users: int) -> IntArray:
         >>> row_offsets(np.array([2, 0, 2]), 3).tolist()
         [0, 1, 1, 3]
     """
-    offsets = np.zeros(num_users + 1, dtype=np.int64)
-    np.cumsum(np.bincount(user, minlength=num_users), out=offsets[1:])
-    return offsets
+    return offsets_of(np.bincount(user, minlength=num_users))
 
 
 def known_features(frame: pl.DataFrame | None, ids: IdMap) -> pl.DataFrame | None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphcl.data.ids import IntArray
+from graphcl.data.ranges import offsets_of
 from graphcl.data.splits import Split
 
 
@@ -155,8 +156,7 @@ def same_target_rows(targets: NDArray[np.int64], num_items: int) -> SameTarget:
     if targets.size and (targets.min() < 0 or targets.max() >= num_items):
         raise IndexError(f"targets hold ids from {targets.min()} to {targets.max()}, outside 0..{num_items - 1}")
     rows = np.argsort(targets, kind="stable").astype(np.int64, copy=False)
-    offsets = np.zeros(num_items + 1, dtype=np.int64)
-    np.cumsum(np.bincount(targets, minlength=num_items), out=offsets[1:])
+    offsets = offsets_of(np.bincount(targets, minlength=num_items))
     position = np.empty(targets.size, dtype=np.int64)
     position[rows] = np.arange(targets.size) - offsets[targets[rows]]
     return SameTarget(offsets, rows, position)

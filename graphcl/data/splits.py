@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from graphcl.data.ids import IntArray
 from graphcl.data.interactions import Interactions, Sequences, row_offsets
+from graphcl.data.ranges import offsets_of, places_of
 from graphcl.errors import InputError
 
 TRAIN, VALID, TEST, UNUSED = 0, 1, 2, 3
@@ -54,22 +55,22 @@ class EvaluationSet:
     @cached_property
     def history_offsets(self) -> IntArray:
         """int64[N + 1] into `history_items`."""
-        return _offsets_of(self.history_end - self.history_start)
+        return offsets_of(self.history_end - self.history_start)
 
     @cached_property
     def history_items(self) -> IntArray:
         """Internal item ids of all histories, one after the other."""
-        return self.items[_ranges(self.history_start, self.history_end)]
+        return self.items[places_of(self.history_start, self.history_end - self.history_start)]
 
     @cached_property
     def target_offsets(self) -> IntArray:
         """int64[N + 1] into `target_items`."""
-        return _offsets_of(self.target_end - self.target_start)
+        return offsets_of(self.target_end - self.target_start)
 
     @cached_property
     def target_items(self) -> IntArray:
         """Internal item ids of all targets, one user after the other."""
-        return self.items[_ranges(self.target_start, self.target_end)]
+        return self.items[places_of(self.target_start, self.target_end - self.target_start)]
 
     @property
     def history(self) -> Sequences:
@@ -365,15 +366,3 @@ def _refuse_single_user(interactions: Interactions) -> None:
 def _require_parts(rows: Interactions, part: NDArray[np.uint8], problem: str, remedy: str) -> None:
     if not all((part == code).any() for code in (TRAIN, VALID, TEST)):
         raise InputError(problem, remedy, path=rows.report.source)
-
-
-def _offsets_of(lengths: IntArray) -> IntArray:
-    offsets = np.zeros(lengths.size + 1, dtype=np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return offsets
-
-
-def _ranges(start: IntArray, end: IntArray) -> IntArray:
-    """start[0]..end[0]-1, start[1]..end[1]-1, ... in one array."""
-    offsets = _offsets_of(end - start)
-    return np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], end - start)

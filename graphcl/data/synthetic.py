@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphcl.data.interactions import Interactions
+from graphcl.data.ranges import offsets_of
 
 _START = 1_600_000_000
 _DAY = 86_400
@@ -71,7 +72,7 @@ def synthetic_shop(
     length = -np.sort(-length)
     active = np.searchsorted(-length, -np.arange(length[0]), side="left")
     taste = np.cumsum(generator.dirichlet(np.full(num_categories, 0.3), num_users), axis=1)
-    offsets = np.concatenate([[0], np.cumsum(length)])
+    offsets = offsets_of(length)
     item = np.empty(offsets[-1], dtype=np.int64)
     session_start = np.empty(offsets[-1], dtype=np.bool_)
     last = np.zeros(num_users, dtype=np.int64)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from graphcl.data.ranges import offsets_of, places_of
 from graphcl.models.base import SequenceBatch
 from graphcl.nn import PackedSequences, pack_sequences
 
@@ -81,26 +82,18 @@ def training_windows(
     inputs = np.maximum(np.diff(offsets) - 1, 0)
     if rows == "prefix":
         count = inputs
-        end = _within(count) + 1  # the window of number t ends after t + 1 items
-        new = np.ones_like(end)
     else:
         count = np.where(inputs > 0, 1 + -(-np.maximum(inputs - max_length, 0) // stride), 0)
-        end = np.minimum(max_length + _within(count) * stride, np.repeat(inputs, count))
-        new = np.where(_within(count) == 0, end, end - (max_length + (_within(count) - 1) * stride))
+    number = places_of(np.zeros_like(count), count)  # of the window in its sequence
+    if rows == "prefix":
+        end = number + 1  # the window of number t ends after t + 1 items
+        new = np.ones_like(end)
+    else:
+        end = np.minimum(max_length + number * stride, np.repeat(inputs, count))
+        new = np.where(number == 0, end, end - (max_length + (number - 1) * stride))
     length = np.minimum(end, max_length)
     start = np.repeat(offsets[:-1], count) + end - length
     return TrainingWindows(items, start, length, new)
-
-
-def _within(count: IntArray) -> IntArray:
-    """0..count[0]-1, 0..count[1]-1, ..."""
-    first = np.cumsum(count) - count
-    return np.arange(int(count.sum())) - np.repeat(first, count)
-
-
-def _take_ranges(start: IntArray, length: IntArray) -> IntArray:
-    """Indices start[0]..start[0]+length[0]-1, start[1].., one after the other."""
-    return np.repeat(start, length) + _within(length)
 
 
 def epoch_order(windows: TrainingWindows, batch_size: int, *, seed: int, epoch: int) -> list[IntArray]:
@@ -146,10 +139,10 @@ def make_batch(windows: TrainingWindows, chosen: IntArray, *, total: float | Non
         ([[4, 5]], [5, 6])
     """
     start, length, supervised = windows.start[chosen], windows.length[chosen], windows.supervised[chosen]
-    offsets = np.concatenate([[0], np.cumsum(length)])
-    packed = pack_sequences(windows.items[_take_ranges(start, length)], offsets)
-    tokens = _take_ranges(offsets[1:] - supervised, supervised)  # the last `supervised` tokens of each window
-    targets = windows.items[_take_ranges(start + length - supervised + 1, supervised)]
+    offsets = offsets_of(length)
+    packed = pack_sequences(windows.items[places_of(start, length)], offsets)
+    tokens = places_of(offsets[1:] - supervised, supervised)  # the last `supervised` tokens of each window
+    targets = windows.items[places_of(start + length - supervised + 1, supervised)]
     count = int(supervised.sum())
     return SequenceBatch(
         packed,
@@ -211,5 +204,5 @@ def history_batches(
     for numbers in np.split(order, np.flatnonzero(np.diff(before // tokens_per_batch)) + 1):
         if numbers.size:
             kept = length[numbers]
-            picked = items[_take_ranges(offsets[1:][numbers] - kept, kept)]
-            yield numbers, pack_sequences(picked, np.concatenate([[0], np.cumsum(kept)]))
+            picked = items[places_of(offsets[1:][numbers] - kept, kept)]
+            yield numbers, pack_sequences(picked, offsets_of(kept))

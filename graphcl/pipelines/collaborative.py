@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from graphcl.data import IdMap, Interactions, ItemFeatures, Split, read_item_features, table_features
+from graphcl.data.ranges import offsets_of
 from graphcl.data.splits import TRAIN
 from graphcl.errors import InputError
 from graphcl.graphs import BipartiteGraph, mmhcl_item_hypergraph
@@ -26,7 +27,6 @@ from graphcl.pipelines.ranking import (
     RankingSettings,
     RankingValidation,
     Seen,
-    offsets_of,
 )
 from graphcl.pipelines.runs import RunFolder, write_json
 from graphcl.pipelines.samplers import PairSampler, Sampling, TrainingPairs

@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from graphcl.data import EvaluationSet, Interactions, Split, leave_one_out
+from graphcl.data.ranges import offsets_of, places_of
 from graphcl.data.splits import TEST, TRAIN, UNUSED, VALID
 from graphcl.errors import InputError
 from graphcl.metrics import (
@@ -91,9 +92,7 @@ class Histories:
     def select(self, rows: IntArray) -> Histories:
         """The histories of some users, in their order."""
         lengths = self.lengths[rows]
-        offsets = offsets_of(lengths)
-        place = np.arange(int(offsets[-1])) - np.repeat(offsets[:-1], lengths)
-        return Histories(offsets, self.items[np.repeat(self.offsets[rows], lengths) + place])
+        return Histories(offsets_of(lengths), self.items[places_of(self.offsets[rows], lengths)])
 
 
 # (model, histories, users) -> (user vectors, item vectors), see RankingPipeline.encode
@@ -446,11 +445,6 @@ class RankingValidation:
         exclude = self.histories.csr if self.seen == "exclude" else None
         ranks = rank_of_targets(queries, items, self.targets, exclude=exclude)
         return ranking_metrics(ranks, self.targets[0], ks=self.cutoffs).to_dict()
-
-
-def offsets_of(lengths: IntArray) -> IntArray:
-    """[n + 1] starts of ranges of these lengths, one after the other, and the end."""
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 def require_positive(k: int) -> None:

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from graphcl.data import Split
+from graphcl.data.ranges import offsets_of
 from graphcl.errors import InputError
 from graphcl.pipelines.base import Embeddings
 from graphcl.pipelines.batches import WindowSource, history_batches, training_windows
@@ -21,7 +22,6 @@ from graphcl.pipelines.ranking import (
     RankingPipeline,
     RankingSettings,
     RankingValidation,
-    offsets_of,
     report_unsupported,
     require_positive,
 )
