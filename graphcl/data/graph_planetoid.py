@@ -22,6 +22,8 @@ __all__ = ["PLANETOID_PARTS", "read_planetoid", "read_planetoid_array"]
 
 PLANETOID_PARTS: Final = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
 _VALIDATION_NODES = 500
+# A dense matrix of so many numbers takes 8 GB; the largest Planetoid graph has a fiftieth of it.
+_MOST_CELLS = 2**31
 _REMEDY = "use the files ind.* of kimiyoung/planetoid"
 # Element types that the raw bytes of an array may have.
 _DTYPES: Final = frozenset(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)) | {"f4", "f8", "b1"}
@@ -66,6 +68,12 @@ def read_planetoid(paths: Mapping[str, Path]) -> Data:
             f"{ally.shape[0]} of ally do not fit each other",
             _REMEDY,
             path=paths["test.index"],
+        )
+    if tx.shape[1] != allx.shape[1] or ty.shape[1] != ally.shape[1]:
+        raise InputError(
+            f"tx has {tx.shape[1]} columns and allx {allx.shape[1]}, ty has {ty.shape[1]} and ally {ally.shape[1]}",
+            _REMEDY,
+            path=paths["tx"],
         )
     num_nodes = max(allx.shape[0], int(test.max()) + 1)
     x, one_hot = _joined(allx, tx, test, num_nodes), _joined(ally, ty, test, num_nodes)
@@ -192,8 +200,8 @@ class _Array:
     def to_numpy(self, path: Path) -> NDArray[Any]:
         try:
             _, shape, dtype, fortran, raw = self.state
-            data = raw if isinstance(raw, bytes) else raw.encode("latin1")
-            flat = np.frombuffer(data, dtype=dtype.to_numpy())
+            kind = dtype.to_numpy()
+            flat = np.frombuffer(raw if isinstance(raw, bytes) else raw.encode("latin1"), dtype=kind)
             return flat.reshape(tuple(int(size) for size in shape), order="F" if fortran else "C")
         except InputError as error:
             raise located(error, path) from error
@@ -218,6 +226,8 @@ class _Csr:
             height, width = (int(size) for size in self.state["_shape"])
             matrix = csr_array(tuple(parts), shape=(height, width))
             matrix.check_format(full_check=True)
+            if height * width > _MOST_CELLS:
+                raise InputError(f"it says it has {height} x {width} cells", _REMEDY, path=path)
             dense: NDArray[Any] = matrix.toarray()
             return dense
         except (KeyError, TypeError, ValueError, AttributeError) as error:
