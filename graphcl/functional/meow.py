@@ -42,13 +42,14 @@ class SharedClusterWeight:
         ids = self.clusterings
         weight = torch.empty(tile.shape, device=tile.device, dtype=ids.dtype)
         torch.ne(ids[0, tile.rows, None], ids[0, None, tile.columns], out=weight)
-        if ids.shape[0] > 1:
-            other = torch.empty_like(weight)
-            for clusters in ids[1:]:
-                weight += torch.ne(clusters[tile.rows, None], clusters[None, tile.columns], out=other)
-            weight.log_()
-            return weight
-        return weight.log_()
+        other = torch.empty_like(weight)
+        for clusters in ids[1:]:
+            weight += torch.ne(clusters[tile.rows, None], clusters[None, tile.columns], out=other)
+        # The logarithm of 0 costs several others: a tiny part over the weight is -inf there and nothing elsewhere.
+        torch.div(-1e-30, weight, out=other)
+        if ids.shape[0] <= 2:
+            return weight.sub_(1.0).mul_(math.log(2.0)).add_(other)
+        return weight.clamp_(min=1.0).log_().add_(other)
 
 
 def meow_info_nce(

@@ -113,7 +113,7 @@ def parse_metapath(graph: HeteroData, path: MetaPathLike, *, target: str | None 
         name = path
     else:
         hops = _chain(graph, path)
-        name = _initials(graph, (hops[0].start, *(hop.end for hop in hops)))
+        name = path_name(graph, hops)
     found = MetaPath(hops, name)
     ends = found.node_types[0], found.node_types[-1]
     wanted = ends[0] if target is None else target
@@ -152,6 +152,17 @@ def target_type(graph: HeteroData, target: str | None = None) -> str:
     if target not in graph.node_types:
         raise InputError(f"no node type {target!r} in the graph", _schema(graph))
     return str(target)
+
+
+def path_name(graph: HeteroData, hops: Sequence[Hop]) -> str:
+    """Initials of the node types along a path; names where initials repeat, relations too where one must be told."""
+    node_types = (hops[0].start, *(hop.end for hop in hops))
+    letters = [kind[:1].upper() for kind in graph.node_types]
+    plain = "".join(kind[:1].upper() for kind in node_types)
+    if len(set(letters)) < len(letters):
+        plain = "-".join(node_types)
+    ambiguous = any(len(_options(graph, start, end)) > 1 for start, end in pairwise(node_types))
+    return "-".join([hops[0].start, *(f"{hop.edge_type[1]}-{hop.end}" for hop in hops)]) if ambiguous else plain
 
 
 def num_nodes_of(graph: HeteroData, node_type: str) -> int:
@@ -234,17 +245,21 @@ def _by_initial(graph: HeteroData, text: str, letter: str) -> str:
 
 
 def _hop_between(graph: HeteroData, start: str, end: str) -> Hop:
-    along = [kind for kind in graph.edge_types if (kind[0], kind[2]) == (start, end)]
-    against = [kind for kind in graph.edge_types if (kind[2], kind[0]) == (start, end)]
-    options = along or against
+    options = _options(graph, start, end)
     if len(options) > 1:
         raise InputError(
-            f"several edge types lead from {start!r} to {end!r}: {', '.join(map(str, options))}",
+            f"several edge types lead from {start!r} to {end!r}: {', '.join(str(hop.edge_type) for hop in options)}",
             "give the meta-path as a chain of edge types",
         )
     if not options:
         raise InputError(f"no edge type joins {start!r} and {end!r}", _schema(graph))
-    return Hop(options[0], backwards=not along)
+    return options[0]
+
+
+def _options(graph: HeteroData, start: str, end: str) -> list[Hop]:
+    """Hops from one node type to another: along the edge types between them, else against those that lead back."""
+    along = [Hop(kind) for kind in graph.edge_types if (kind[0], kind[2]) == (start, end)]
+    return along or [Hop(kind, True) for kind in graph.edge_types if (kind[2], kind[0]) == (start, end)]
 
 
 def _chain(graph: HeteroData, edge_types: Iterable[EdgeType]) -> tuple[Hop, ...]:
@@ -262,12 +277,6 @@ def _chain(graph: HeteroData, edge_types: Iterable[EdgeType]) -> tuple[Hop, ...]
     if not hops:
         raise InputError("the meta-path is empty", f"give at least one edge type. {_schema(graph)}")
     return tuple(hops)
-
-
-def _initials(graph: HeteroData, node_types: Sequence[str]) -> str:
-    letters = [kind[:1].upper() for kind in graph.node_types]
-    distinct = len(set(letters)) == len(letters)
-    return "".join(kind[:1].upper() for kind in node_types) if distinct else "-".join(node_types)
 
 
 def _schema(graph: HeteroData) -> str:

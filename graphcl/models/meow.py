@@ -29,7 +29,8 @@ class MEOWConfig(MetaPathConfig):
         density: ``similarity`` as the authors' code, or ``l2`` as the usual prototype method; see
             `graphcl.functional.cluster_density`.
         kmeans_every: epochs between clusterings, each of which starts from the last centroids.
-        kmeans_iterations: most rounds of one clustering.
+        kmeans_iterations: most rounds of the first clustering.
+        kmeans_refinements: most rounds of every later one.
         kmeans_restarts: draws of the first clustering.
 
     Example:
@@ -43,6 +44,7 @@ class MEOWConfig(MetaPathConfig):
     density: Literal["similarity", "l2"] = "similarity"
     kmeans_every: Size = 1
     kmeans_iterations: Size = 20
+    kmeans_refinements: Size = 5
     kmeans_restarts: Size = 5
 
 
@@ -197,7 +199,7 @@ class MEOW(MetaPathNetwork):
                 rows.detach(),
                 size,
                 centroids=None if cold else self.centroids[part],
-                iterations=config.kmeans_iterations,
+                iterations=config.kmeans_iterations if cold else config.kmeans_refinements,
                 restarts=config.kmeans_restarts,
                 generator=self._generator,
             )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from graphcl.errors import InputError
 from graphcl.graphs.metapath import MetaPathLike, num_nodes_of, target_type
-from graphcl.graphs.metapath_views import (
+from graphcl.graphs.metapath_construction import (
     Context,
     MetaPathView,
     masked_adjacency,
