@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from graphcl.graphs.operators import BipartiteOperator
+from graphcl.graphs.operators import BipartiteOperator, unique_pairs
 from graphcl.kernels import Duplicates, SparseMatrix, normalize_symmetric
 
 if TYPE_CHECKING:
@@ -98,8 +98,11 @@ class BipartiteGraph:
             num_users = int(users.max()) + 1 if users.numel() else 0
         if num_items is None:
             num_items = int(items.max()) + 1 if items.numel() else 0
+        shape = num_users, num_items
+        if weight is None and duplicates == "first":
+            return cls.from_matrix(unique_pairs(users, items, shape))
         weights = None if weight is None else _floating(torch.as_tensor(weight))
-        matrix = SparseMatrix.from_coo(users, items, weights, shape=(num_users, num_items), duplicates=duplicates)
+        matrix = SparseMatrix.from_coo(users, items, weights, shape=shape, duplicates=duplicates)
         return cls.from_matrix(matrix)
 
     @classmethod

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from graphcl.graphs.bipartite import BipartiteGraph, stack_bipartite
+from graphcl.graphs.operators import unique_pairs
 from graphcl.kernels import FactoredMatrix, SparseMatrix, hypergraph_operator, shared_hyperedge_operator
 
 if TYPE_CHECKING:
@@ -92,7 +93,10 @@ class Hypergraph:
         2
         """
         shape = num_nodes, num_hyperedges
-        incidence = SparseMatrix.from_coo(node, hyperedge, values, shape=shape, duplicates="first")
+        if values is None:
+            incidence = unique_pairs(node, hyperedge, shape)
+        else:
+            incidence = SparseMatrix.from_coo(node, hyperedge, values, shape=shape, duplicates="first")
         return cls(incidence, node_weight, hyperedge_weight)
 
     @classmethod

@@ -16,7 +16,7 @@ from torch import Tensor
 from graphcl.graphs.bipartite import BipartiteGraph
 from graphcl.graphs.hypergraph import Hypergraph, concatenate_hypergraphs
 from graphcl.graphs.knn import Metric, SearchBackend, nearest_neighbours
-from graphcl.graphs.operators import keep_entries
+from graphcl.graphs.operators import keep_entries, unique_pairs
 from graphcl.kernels import SparseMatrix
 
 __all__ = [
@@ -74,7 +74,7 @@ def membership_hypergraph(
     Hypergraph(3 nodes, 2 hyperedges, 4 incidences)
     """
     _check_bound("the memberships listed", node.shape[0], max_incidences)
-    incidence = SparseMatrix.from_coo(node, hyperedge, shape=(num_nodes, num_hyperedges), duplicates="first")
+    incidence = unique_pairs(node, hyperedge, (num_nodes, num_hyperedges))
     return Hypergraph(_limit_sizes(incidence, min_size, max_size, generator), check=False)
 
 
@@ -190,8 +190,7 @@ def knn_hypergraph(
     chooser = present.unsqueeze(1).expand(-1, k)[kept]
     chosen = present[found.indices[kept]]
     pair = (chosen, chooser) if members == "neighbours" else (chooser, chosen)
-    # Nearest rows of one row are distinct, so no pair is listed twice.
-    return Hypergraph(SparseMatrix.from_coo(*pair, shape=(size, size), check=False), check=False)
+    return Hypergraph(unique_pairs(pair[0], pair[1], (size, size)), check=False)
 
 
 def mmhcl_item_hypergraph(
@@ -338,14 +337,20 @@ def attribute_hypergraph(
         raise TypeError(f"codes must be integers of shape (N,) or (N, C), got {codes.dtype} {tuple(codes.shape)}")
     table = codes.reshape(codes.shape[0], -1 if codes.numel() else codes.shape[-1]).to(torch.int64)
     _check_bound("the attributes", table.numel(), max_incidences)
-    node, column = torch.nonzero(table >= 0, as_tuple=True)
-    keys = torch.stack([column, table[node, column]])
-    distinct, number = torch.unique(keys, dim=1, return_inverse=True)
+    nodes, numbers = [], []
+    count = 0
+    for column in table.T:
+        node = torch.nonzero(column >= 0).squeeze(1)
+        distinct, number = torch.unique(column[node], return_inverse=True)
+        nodes.append(node)
+        numbers.append(number + count)
+        count += distinct.shape[0]
+    none = table.new_zeros(0)
     return membership_hypergraph(
-        node,
-        number,
+        torch.cat([none, *nodes]),
+        torch.cat([none, *numbers]),
         num_nodes=table.shape[0],
-        num_hyperedges=distinct.shape[1],
+        num_hyperedges=count,
         min_size=min_size,
         max_size=max_size,
         generator=generator,
