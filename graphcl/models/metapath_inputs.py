@@ -27,7 +27,7 @@ from graphcl.nn.heterogeneous import TypeFeatures
 if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
 
-__all__ = ["MetaPathBatch", "MetaPathInputs", "MixedOperator", "type_features"]
+__all__ = ["MetaPathBatch", "MetaPathInputs", "MixedOperator", "rows_of", "scaled_rows", "type_features"]
 
 Normalization = Literal["auto", "l1", "none"]
 Layers = tuple[SparseMatrix, SparseMatrix]
@@ -239,9 +239,9 @@ class MetaPathInputs:
         if len(fanout) != 2:
             raise ValueError(f"fanout must hold two numbers, for the two convolutions, got {tuple(fanout)}")
         every = [*self.operators, *self.masked_operators]
-        second = [_sampled(operator, nodes, fanout[0], generator) for operator in every]
+        second = [scaled_rows(operator, nodes, fanout[0], generator) for operator in every]
         middle = torch.unique(torch.cat([nodes, *(block.columns for block in second)]))
-        first = [_sampled(operator, middle, fanout[1], generator) for operator in every]
+        first = [scaled_rows(operator, middle, fanout[1], generator) for operator in every]
         inputs = torch.unique(torch.cat([middle, *(block.columns for block in first)]))
         layers = [(_relabelled(one, inputs), _relabelled(two, middle)) for one, two in zip(first, second, strict=True)]
         contexts, used = _contexts_of(self.views, inputs)
@@ -249,9 +249,9 @@ class MetaPathInputs:
         return MetaPathBatch(
             nodes,
             inputs,
-            _rows_of(self.features[self.target], inputs),
-            _rows_of(self.masked, inputs),
-            {kind: _rows_of(self.features[kind], rows) for kind, rows in used.items()},
+            rows_of(self.features[self.target], inputs),
+            rows_of(self.masked, inputs),
+            {kind: rows_of(self.features[kind], rows) for kind, rows in used.items()},
             contexts,
             tuple(layers[:half]),
             tuple(layers[half:]),
@@ -335,7 +335,9 @@ def _keep(count: int, ratio: float, generator: torch.Generator | None) -> Tensor
     return keep
 
 
-def _sampled(operator: SparseMatrix, nodes: Tensor, k: int | None, generator: torch.Generator | None) -> SparseMatrix:
+def scaled_rows(
+    operator: SparseMatrix, nodes: Tensor, k: int | None, generator: torch.Generator | None
+) -> SparseMatrix:
     """Rows of some nodes with at most k entries each, scaled so that their sum keeps its mean."""
     rows = take_rows(operator, nodes)
     kept = sampled_rows(rows, k, generator=generator)
@@ -351,7 +353,8 @@ def _relabelled(block: SparseMatrix, nodes: Tensor) -> SparseMatrix:
     return SparseMatrix(block.row_offsets, columns, block.values, (block.shape[0], nodes.shape[0]), check=False)
 
 
-def _rows_of(features: TypeFeatures, nodes: Tensor) -> TypeFeatures:
+def rows_of(features: TypeFeatures, nodes: Tensor) -> TypeFeatures:
+    """Features of some nodes."""
     matrix = features.matrix
     if matrix is None:
         return TypeFeatures(None, nodes, None if features.keep is None else features.keep[nodes])
