@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -52,3 +54,39 @@ class MissingPackageError(ImportError):
         super().__init__(f"{purpose} needs the package {package}: pip install 'graphcl[{extra}]'")
         self.package = package
         self.extra = extra
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ "did you mean 'x'? " for the nearest known name, or nothing when none is near.
+
+    Args:
+        name: what was given.
+        known: what exists.
+
+    Returns:
+        Text to put before a remedy.
+
+    Complexity:
+        O(number of known names).
+
+    Example:
+        >>> nearest("amazon-beuty", ["amazon-beauty", "yelp"])
+        "did you mean 'amazon-beauty'? "
+    """
+    plain = {plain_name(other): other for other in known}
+    given = plain_name(name)
+    close = difflib.get_close_matches(given, plain, n=1, cutoff=0.6)
+    if not close and len(given) > 2:
+        # A short name inside a longer one ("item" in "my_item_nr") is near as well.
+        close = [other for other in plain if given in other][:1]
+    return f"did you mean {plain[close[0]]!r}? " if close else ""
+
+
+def plain_name(name: str) -> str:
+    """A name without case, spaces and punctuation.
+
+    Example:
+        >>> plain_name("User_ID")
+        'userid'
+    """
+    return "".join(letter for letter in name.lower() if letter.isalnum())

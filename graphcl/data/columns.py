@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from graphcl.data.ids import IdMap, id_series
 from graphcl.data.interactions import Interactions, known_features
 from graphcl.data.read_report import DroppedRows, ReadReport
-from graphcl.errors import InputError
+from graphcl.errors import InputError, nearest, plain_name
 
 if TYPE_CHECKING:
     import polars as pl
@@ -175,36 +174,7 @@ def has_known_name(fields: Sequence[str]) -> bool:
 def _candidates(columns: Sequence[str], role: str) -> list[str]:
     """Columns whose name suits a role, best first."""
     rank = {known: position for position, known in enumerate(_KNOWN_NAMES[role])}
-    return sorted((c for c in columns if _plain(c) in rank), key=lambda c: rank[_plain(c)])
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """ "did you mean 'x'? " for the nearest known name, or nothing when none is near.
-
-    Args:
-        name: what was given.
-        known: what exists.
-
-    Returns:
-        Text to put before a remedy.
-
-    Complexity:
-        O(number of known names).
-
-    Example:
-        >>> nearest("amazon-beuty", ["amazon-beauty", "yelp"])
-        "did you mean 'amazon-beauty'? "
-    """
-    plain = {_plain(other): other for other in known}
-    close = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.6)
-    if not close:
-        # A short role name inside a longer column name ("item" in "my_item_nr") is near as well.
-        close = [other for other in plain if _plain(name) and _plain(name) in other][:1]
-    return f"did you mean {plain[close[0]]!r}? " if close else ""
-
-
-def _plain(name: str) -> str:
-    return "".join(letter for letter in name.lower() if letter.isalnum())
+    return sorted((c for c in columns if plain_name(c) in rank), key=lambda c: rank[plain_name(c)])
 
 
 def build_interactions(

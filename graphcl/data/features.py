@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from graphcl.data.columns import nearest
 from graphcl.data.ids import IdMap, IntArray, id_series
 from graphcl.data.readers import existing_file, read_features
-from graphcl.errors import InputError
+from graphcl.errors import InputError, nearest
 
 if TYPE_CHECKING:
     import polars as pl

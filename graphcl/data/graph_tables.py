@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from graphcl.data.columns import nearest
 from graphcl.data.graph_archives import features_of_npz, labels_of_npz
 from graphcl.data.graph_files import in_file, load_array, located, open_npz, sparse_of_npz
 from graphcl.data.ids import IdMap, id_series
 from graphcl.data.readers import existing_file
 from graphcl.data.text_table import check_utf8, find_delimiter, split_header, text_shape
-from graphcl.errors import InputError
+from graphcl.errors import InputError, nearest
 from graphcl.graphs.conversion import check_features, encode_labels
 from graphcl.graphs.knn import Metric, Symmetry
 

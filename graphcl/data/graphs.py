@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from graphcl.data.columns import nearest
 from graphcl.data.formats import reader_of
 from graphcl.data.graph_archives import is_graph_npz, read_graph_npz, read_graph_zip
 from graphcl.data.graph_files import open_npz
@@ -18,7 +17,7 @@ from graphcl.data.graph_tables import EDGE_NAMES, read_edge_list, read_table, re
 from graphcl.data.heterogeneous import FolderSchema, read_heterogeneous_files, read_heterogeneous_folder
 from graphcl.data.heterogeneous_tables import TYPE_NAMES, read_typed_edges
 from graphcl.data.registry import GraphRecipe, _is_path, graph_recipe, list_datasets, recipe_files
-from graphcl.errors import InputError
+from graphcl.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data, HeteroData

@@ -19,7 +19,6 @@ from graphcl.data.columns import (
     column_of_role,
     find_columns,
     has_known_name,
-    nearest,
 )
 from graphcl.data.ids import id_series
 from graphcl.data.interactions import Interactions
@@ -33,7 +32,7 @@ from graphcl.data.text_table import (
     split_header,
     text_shape,
 )
-from graphcl.errors import InputError, MissingPackageError
+from graphcl.errors import InputError, MissingPackageError, nearest
 
 if TYPE_CHECKING:
     import polars as pl

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from graphcl.data.columns import nearest, with_source
+from graphcl.data.columns import with_source
 from graphcl.data.formats import Kind, formats_of, reader_of
 from graphcl.data.interactions import Interactions
 from graphcl.data.readers import FORMATS, Format, read_interactions
 from graphcl.data.split_files import find_published_split
 from graphcl.data.splits import Split, leave_one_out, split_by_ratio, split_by_time
 from graphcl.data.synthetic import synthetic_shop
-from graphcl.errors import InputError
+from graphcl.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from graphcl.data.features import ItemFeatures

@@ -16,7 +16,7 @@ from graphcl.data.read_report import ReadReport
 from graphcl.data.readers import existing_file
 from graphcl.data.splits import TEST, TRAIN, VALID, Split
 from graphcl.data.text_table import check_utf8, find_delimiter, first_line
-from graphcl.errors import InputError
+from graphcl.errors import InputError, nearest
 
 if TYPE_CHECKING:
     import polars as pl
@@ -68,7 +68,7 @@ def read_labelled_split(
     """
     import polars as pl
 
-    from graphcl.data.columns import column_of_role, nearest
+    from graphcl.data.columns import column_of_role
 
     file = existing_file(path)
     check_utf8(file)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
-from graphcl.errors import InputError
+from graphcl.errors import InputError, nearest
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -30,7 +29,7 @@ class ModelConfig(BaseModel):
 
 
 def nearest_names(name: str, known: Iterable[str]) -> str:
-    """A remedy that names the known names closest to ``name``, or all of them when none is close.
+    """A remedy that names the known name closest to ``name``, or all of them when none is close.
 
     Example:
         >>> nearest_names("hiden", ["hidden", "layers"])
@@ -39,10 +38,7 @@ def nearest_names(name: str, known: Iterable[str]) -> str:
         'use one of: hidden, layers'
     """
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
-    if close:
-        return "did you mean " + " or ".join(repr(match) for match in close) + "?"
-    return "use one of: " + ", ".join(known)
+    return nearest(name, known).strip() or "use one of: " + ", ".join(known)
 
 
 def build_config(kind: type[Config], values: Mapping[str, Any], *, path: str | Path | None = None) -> Config:
