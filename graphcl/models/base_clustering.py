@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphcl.functional import assignment_divergence, scgc
-from graphcl.graphs import influence_matrix
+from graphcl.graphs import influence_matrix, link_sparse_nodes, smooth_features
 from graphcl.kernels import SparseMatrix, normalize_rows, normalize_symmetric
 from graphcl.models.settings import ModelConfig
 from graphcl.nn.assignment import SinkhornPrototypes, StudentT
@@ -29,6 +29,8 @@ Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 
+# Above so many nodes, comparing rows with all others would cost more than the training.
+_COMPLETED_NODES = 50_000
 # k-means looks at so many rows at most; its centres do not get better from more.
 _KMEANS_ROWS = 50_000
 
@@ -81,6 +83,9 @@ class ClusteringModel(Protocol):
     def num_hops(self) -> int:
         """How many steps away `encode` looks; 0 where it passes no messages."""
 
+    def prepare_graph(self, x: Tensor, adjacency: SparseMatrix) -> SparseMatrix:
+        """``(N, N)`` the graph that the three methods below work on, computed once."""
+
     def prepare_features(self, x: Tensor, adjacency: SparseMatrix) -> Tensor:
         """``(N, f)`` features as the encoder takes them, computed once."""
 
@@ -110,8 +115,12 @@ class ClusteringConfig(ModelConfig):
         encoder: ``mlp`` (the papers'), ``sgc`` (an MLP on smoothed features), ``appnp`` (an MLP with smoothed output),
             ``gcn``, or the name of a convolution of PyG such as ``SAGEConv``.
         widths: of the hidden layers and the embedding. The papers use (500, 500, 2000, 10).
-        features: lengths of the feature rows, and of the smoothed rows, are made 1 (``l2``), their absolute sums are
-            (``l1``), or they stay as they are (``none``). Zero rows stay zero.
+        features: lengths of the feature rows, and of the smoothed rows, are made 1 (``l2``), after words got their
+            inverse document frequency (``idf``), their absolute sums are made 1 (``l1``), or they stay as they are
+            (``none``). ``auto`` is ``idf`` for bags of words (see `is_bag_of_words`) and ``l2`` for everything else.
+            Zero rows stay zero.
+        min_neighbors: nodes with fewer neighbours are linked with the most similar rows (see
+            `graphcl.graphs.link_sparse_nodes`); 0 keeps the graph. Graphs above 50,000 nodes are always kept.
         steps: of smoothing, for ``sgc`` and ``appnp``.
         restart: of ``appnp``.
         dropout: rate in front of every layer.
@@ -135,8 +144,9 @@ class ClusteringConfig(ModelConfig):
     """
 
     encoder: str = "sgc"
-    widths: Annotated[tuple[Size, ...], Field(min_length=1)] = (256, 64)
-    features: Literal["l2", "l1", "none"] = "l2"
+    widths: Annotated[tuple[Size, ...], Field(min_length=1)] = (512, 64)
+    features: Literal["auto", "idf", "l2", "l1", "none"] = "auto"
+    min_neighbors: Annotated[int, Field(ge=0)] = 5
     steps: Annotated[int, Field(ge=0)] = 2
     restart: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
     dropout: Rate = 0.0
@@ -225,6 +235,24 @@ class ContrastiveClustering(nn.Module, ABC):
             return 0
         return self.config.steps if self.config.encoder == "appnp" else len(self.config.widths)
 
+    def prepare_graph(self, x: Tensor, adjacency: SparseMatrix) -> SparseMatrix:
+        """The graph with links added where nodes have few.
+
+        Rows are compared after smoothing over what graph there is, whatever the encoder.
+
+        Args:
+            x: ``(N, f)`` finite.
+            adjacency: ``(N, N)`` symmetric, without self loops.
+
+        Returns:
+            ``(N, N)``, to be handed to `prepare_features`, `influence` and `propagation`.
+        """
+        if self.config.min_neighbors == 0 or x.shape[0] > _COMPLETED_NODES:
+            return adjacency
+        rows = self._normalize(self._weigh(x))
+        smooth = smooth_features(rows, _operator(adjacency, x.dtype), self.config.steps)
+        return link_sparse_nodes(adjacency, smooth, self.config.min_neighbors)
+
     def prepare_features(self, x: Tensor, adjacency: SparseMatrix) -> Tensor:
         """Normalised rows, for ``sgc`` smoothed and normalised again.
 
@@ -235,7 +263,7 @@ class ContrastiveClustering(nn.Module, ABC):
         Returns:
             ``(N, f)`` of the same dtype.
         """
-        x = self._normalize(x)
+        x = self._normalize(self._weigh(x))
         if self.config.encoder == "sgc" and isinstance(self.encoder, SmoothedEncoder):
             x = self._normalize(self.encoder.smooth(x, _operator(adjacency, x.dtype)))
         return x
@@ -343,10 +371,36 @@ class ContrastiveClustering(nn.Module, ABC):
             raise RuntimeError("the model was built without a decoder")
         return F.mse_loss(self.decoder(z), x)
 
+    def _weigh(self, x: Tensor) -> Tensor:
+        if self.config.features == "idf" or (self.config.features == "auto" and is_bag_of_words(x)):
+            frequency = (x != 0).sum(dim=0).clamp(min=1)
+            return x * (x.shape[0] / frequency).log().to(x.dtype)
+        return x
+
     def _normalize(self, x: Tensor) -> Tensor:
-        if self.config.features == "l2":
-            return normalize_rows(x)
-        return F.normalize(x, p=1.0, dim=1) if self.config.features == "l1" else x
+        if self.config.features == "l1":
+            return F.normalize(x, p=1.0, dim=1)
+        return x if self.config.features == "none" else normalize_rows(x)
+
+
+def is_bag_of_words(x: Tensor) -> bool:
+    """Whether rows are counts, or counts divided by something of the row, at most a quarter of them not zero.
+
+    Args:
+        x: ``(N, f)``.
+
+    Complexity: O(N f).
+
+    Example:
+        >>> is_bag_of_words(torch.eye(4)), is_bag_of_words(torch.eye(4) + 1), is_bag_of_words(-torch.eye(4))
+        (True, False, False)
+    """
+    filled = x != 0
+    if not 0 < int(filled.sum()) <= x.numel() // 4 or bool((x < 0).any()):
+        return False
+    smallest = torch.where(filled, x, torch.inf).amin(dim=1, keepdim=True)
+    counts = torch.where(filled, x / smallest, 0.0)
+    return bool(((counts - counts.round()).abs() <= 1e-4 * counts).all())
 
 
 @torch.no_grad()

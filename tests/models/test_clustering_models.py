@@ -10,10 +10,16 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from graphcl.functional import assignment_divergence, pamc, scgc, target_distribution
-from graphcl.graphs import influence_matrix
+from graphcl.graphs import influence_matrix, link_sparse_nodes
 from graphcl.kernels import SparseMatrix
 from graphcl.models import SCGC, ClusteringBatch, ClusteringModel, PamC, SCGCStar, get_model, list_models
-from graphcl.models.base_clustering import ClusteringConfig, ContrastiveClustering, Phase, kmeans_centers
+from graphcl.models.base_clustering import (
+    ClusteringConfig,
+    ContrastiveClustering,
+    Phase,
+    is_bag_of_words,
+    kmeans_centers,
+)
 
 NAMES = ("pamc", "scgc", "scgc_star")
 
@@ -37,6 +43,7 @@ def two_blocks(num: int = 60, seed: int = 0) -> tuple[Tensor, SparseMatrix, Tens
 
 
 def full_batch(model: ContrastiveClustering, x: Tensor, graph: SparseMatrix, phase: Phase) -> ClusteringBatch:
+    graph = model.prepare_graph(x, graph)
     return ClusteringBatch(
         x=model.prepare_features(x, graph),
         influence=model.influence(graph),
@@ -142,7 +149,7 @@ def test_known_blocks_are_found(name: str) -> None:
     model = build(name, 12, 2)
     losses = fit(model, x, graph, warmup=20, epochs=30)
     assert losses[49] < losses[20] < losses[0] or name == "scgc"
-    found = model.assignments(model.prepare_features(x, graph))
+    found = model.assignments(model.prepare_features(x, model.prepare_graph(x, graph)))
     assert accuracy(found[:-1], labels[:-1]) > 0.95
 
 
@@ -165,7 +172,8 @@ def test_a_graph_without_edges_is_clustered_by_features() -> None:
     x = x + 2 * labels[:, None] * torch.eye(12)[0]
     model = build("pamc", 12, 2)
     fit(model, x[:-1], SparseMatrix.from_coo(none, none, shape=(39, 39)), warmup=10, epochs=20)
-    prepared = model.prepare_features(x[:-1], SparseMatrix.from_coo(none, none, shape=(39, 39)))
+    alone = SparseMatrix.from_coo(none, none, shape=(39, 39))
+    prepared = model.prepare_features(x[:-1], model.prepare_graph(x[:-1], alone))
     assert accuracy(model.assignments(prepared), labels[:-1]) > 0.9
     torch.testing.assert_close(model.influence(empty).to_dense(), 2 * torch.eye(40))
 
@@ -277,3 +285,30 @@ def test_settings_are_checked() -> None:
     for kind in (PamC, SCGC, SCGCStar):
         config = kind.config_class(widths=(9, 4))
         assert kind.config_class.model_validate_json(config.model_dump_json()) == config
+
+
+def test_bags_of_words_get_inverse_document_frequencies() -> None:
+    words = (torch.rand(40, 30, generator=torch.Generator().manual_seed(0)) < 0.1).float()
+    words[0] = 0
+    none = torch.zeros(0, dtype=torch.int64)
+    graph = SparseMatrix.from_coo(none, none, shape=(40, 40))
+    weighed = words * (40 / (words != 0).sum(0).clamp(min=1)).log()
+    for scaled in (words, 3 * words, words / words.sum(1, keepdim=True).clamp(min=1)):
+        assert is_bag_of_words(scaled)
+    for features in ("auto", "idf"):
+        found = build("pamc", 30, 2, features=features).prepare_features(words, graph)
+        torch.testing.assert_close(found, torch.nn.functional.normalize(weighed, dim=1))
+    dense = drawn(0, 40, 30).abs()
+    assert not any(is_bag_of_words(other) for other in (dense, words - 0.5, words * dense, words + 1, 0 * words))
+    found = build("pamc", 30, 2).prepare_features(dense, graph)
+    torch.testing.assert_close(found, torch.nn.functional.normalize(dense, dim=1))
+
+
+def test_the_graph_is_completed_from_smoothed_rows() -> None:
+    x, graph, _ = two_blocks(30)
+    model = build("pamc", 12, 2, min_neighbors=4)
+    completed = model.prepare_graph(x, graph)
+    smooth = model.prepare_features(x, graph)
+    torch.testing.assert_close(completed.to_dense(), link_sparse_nodes(graph, smooth, 4).to_dense())
+    assert int(completed.row_offsets.diff()[:-1].min()) >= 4
+    assert build("pamc", 12, 2, min_neighbors=0).prepare_graph(x, graph) is graph
