@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +18,20 @@ from graphcl.metrics.clustering import ClusteringMetrics, clustering_metrics, co
 from graphcl.pipelines.cluster_baselines import BASELINES, SPECTRAL_ROWS, cluster_baseline
 from graphcl.pipelines.cluster_graphs import ClusterGraph
 
-__all__ = ["ClusteringEvaluation", "baseline_table", "cluster_tables", "evaluate_clusters", "read_labels"]
+__all__ = [
+    "ClusteringEvaluation",
+    "baseline_table",
+    "cluster_tables",
+    "compared_metrics",
+    "evaluate_clusters",
+    "read_labels",
+]
 
 IntArray = npt.NDArray[np.int64]
 # Silhouettes take all pairs of nodes: exact up to so many, on a sample beyond.
 SILHOUETTE_NODES = 5000
+# A silhouette depends on the space it is measured in, so methods are not compared by it.
+_COMPARED = ("accuracy", "nmi", "ari", "macro_f1", "modularity", "conductance")
 
 
 @dataclass(frozen=True)
@@ -77,8 +85,6 @@ def read_labels(labels: Any, num_nodes: int) -> Tensor:
 def baseline_table(graph: ClusterGraph, *, seed: int, names: Sequence[str] = BASELINES) -> list[dict[str, Any]]:
     """Metrics of the methods without training, one record a method.
 
-    The silhouette is measured on the features as given, which is where all of them can be compared.
-
     Args:
         graph: what to cluster.
         seed: of every method.
@@ -94,9 +100,22 @@ def baseline_table(graph: ClusterGraph, *, seed: int, names: Sequence[str] = BAS
             reason = f"not run on more than {SPECTRAL_ROWS:,} nodes or with a cluster a node"
             table.append({"name": name, "skipped": reason})
             continue
-        found = clustering_metrics(clusters, labels=graph.labels, graph=graph.adjacency)
-        table.append({"name": name, "metrics": found.to_dict()})
+        table.append({"name": name, "metrics": compared_metrics(clusters, graph)})
     return table
+
+
+def compared_metrics(clusters: IntArray, graph: ClusterGraph) -> dict[str, float | int]:
+    """The metrics that methods are compared by, those that are defined; the silhouette is none of them.
+
+    Args:
+        clusters: ``[N]``.
+        graph: what was clustered.
+
+    Returns:
+        Metric to value.
+    """
+    found = clustering_metrics(clusters, labels=graph.labels, graph=graph.adjacency).to_dict()
+    return {name: value for name in _COMPARED if (value := found[name]) is not None}
 
 
 def cluster_tables(clusters: IntArray, graph: ClusterGraph, z: Tensor) -> dict[str, Any]:
@@ -130,8 +149,3 @@ def cluster_tables(clusters: IntArray, graph: ClusterGraph, z: Tensor) -> dict[s
         names = [str(graph.label_names[code]) if code < len(graph.label_names) else str(code) for code in classes]
         tables["confusion"] = {"classes": names, "clusters": order.tolist(), "counts": counts.tolist()}
     return tables
-
-
-def finite(value: float | None) -> float | None:
-    """The value, None where it is not a finite number."""
-    return value if value is not None and math.isfinite(value) else None

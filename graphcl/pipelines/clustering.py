@@ -19,10 +19,12 @@ from graphcl.metrics import project_2d, sample_for_map
 from graphcl.metrics.clustering import clustering_metrics
 from graphcl.models.base_clustering import ClusteringBatch
 from graphcl.pipelines.base import Embeddings, PipelineSettings, TrainedPipeline
+from graphcl.pipelines.cluster_baselines import kmeans_labels
 from graphcl.pipelines.cluster_evaluation import (
     ClusteringEvaluation,
     baseline_table,
     cluster_tables,
+    compared_metrics,
     evaluate_clusters,
     read_labels,
 )
@@ -239,10 +241,6 @@ class NodeClusterer(TrainedPipeline[ClusterGraph]):
         """
         return Embeddings(self._fitted()[1].ids.to_numpy(), self._results().shares.numpy())
 
-    def cluster_table(self) -> polars.DataFrame:
-        """The same as :meth:`predict`, under the name that the command line asks for."""
-        return self.predict()
-
     def embed(self, what: Literal["nodes"] = "nodes") -> Embeddings:
         """Embeddings of the nodes with their external ids.
 
@@ -334,11 +332,17 @@ class NodeClusterer(TrainedPipeline[ClusterGraph]):
             "protocol": dict(evaluation.protocol),
             "validation": {},
             "test": evaluation.metrics.to_dict(),
-            "baselines": baseline_table(data, seed=self.settings.seed) if self.settings.baselines else [],
+            "baselines": self._baselines(model, data) if self.settings.baselines else [],
             "oracle": oracle_values(self._state.history) if self.settings.oracle else None,
             "warmup_epochs": min(self.settings.warmup_epochs, self._state.epoch),
             "estimate": None if data.estimate is None else data.estimate.to_dict(),
         }
+
+    def _baselines(self, model: Any, data: ClusterGraph) -> list[dict[str, Any]]:
+        seed = self.settings.seed
+        prepared = kmeans_labels(_Inputs.of(model, data).x, data.num_clusters, seed=seed)
+        own = {"name": "k-means, features as the model prepares them", "metrics": compared_metrics(prepared, data)}
+        return [*baseline_table(data, seed=seed), own]
 
 
 @dataclass(frozen=True)
@@ -360,11 +364,8 @@ class _Inputs:
 
     @classmethod
     def of(cls, model: Any, data: ClusterGraph) -> _Inputs:
-        return cls(
-            model.prepare_features(data.x, data.adjacency),
-            model.influence(data.adjacency),
-            model.propagation(data.adjacency),
-        )
+        graph = model.prepare_graph(data.x, data.adjacency)
+        return cls(model.prepare_features(data.x, graph), model.influence(graph), model.propagation(graph))
 
     def full_batch(self) -> ClusteringBatch:
         size = self.x.shape[0]

@@ -23,7 +23,13 @@ _WRITTEN_CELLS = 15
 
 
 def group_map(
-    table: pl.DataFrame, column: str, explained: Sequence[float] | None, *, prefix: str = "", height: int = 460
+    table: pl.DataFrame,
+    column: str,
+    explained: Sequence[float] | None,
+    *,
+    order: Sequence[Any] = (),
+    prefix: str = "",
+    height: int = 500,
 ) -> go.Figure:
     """Points on two principal components, one colour and shape a group.
 
@@ -31,6 +37,7 @@ def group_map(
         table: ``node``, ``x``, ``y`` and ``column``; rows without a group are grey.
         column: what to colour by.
         explained: shares of the variance on the two axes.
+        order: groups in the order in which they get colours; others follow.
         prefix: put before the name of a group.
         height: of the figure in pixels.
     """
@@ -38,7 +45,8 @@ def group_map(
     if explained is not None:
         titles = [f"{title} ({share:.0%} of the variance)" for title, share in zip(titles, explained, strict=True)]
     figure = base_figure(titles[0], titles[1], height=height)
-    groups = table[column].drop_nulls().unique().sort().to_list()
+    present = table[column].drop_nulls().unique().sort().to_list()
+    groups = [*order, *(group for group in present if group not in order)]
     for number, group in enumerate([*groups, None]):
         rows = table.filter(pl.col(column).is_null() if group is None else pl.col(column) == group)
         if not rows.height:
@@ -52,7 +60,9 @@ def group_map(
                     "line": {"width": 0}},
             hovertemplate="node %{text}",
         )  # fmt: skip
-    figure.update_layout(legend={"itemsizing": "constant", "font": {"size": 11}})
+    # Below the map: above it the buttons would cover a long legend.
+    below = {"y": -0.16, "yanchor": "top", "itemsizing": "constant", "font": {"size": 11}}
+    figure.update_layout(legend=below)
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(showgrid=False)
     return figure
@@ -133,7 +143,6 @@ def curves(
     *,
     y_title: str,
     labels: Mapping[str, str] | None = None,
-    phase_change: int | None = None,
 ) -> go.Figure:
     """Columns of the history over epochs.
 
@@ -142,7 +151,6 @@ def curves(
         names: columns to draw.
         y_title: of the axis.
         labels: column name to what the legend says.
-        phase_change: last epoch of the warm-up, marked by a line.
     """
     figure = base_figure("epoch", y_title)
     for name in names:
@@ -151,11 +159,5 @@ def curves(
             x=[epoch for epoch, _ in pairs], y=[value for _, value in pairs],
             name=plain_text((labels or {}).get(name, name)), mode="lines+markers" if len(pairs) < 60 else "lines",
             marker={"size": 4}, line={"width": 2}, hovertemplate="epoch %{x}<br>%{y:.4f}",
-        )  # fmt: skip
-    if phase_change:
-        figure.add_vline(
-            x=phase_change + 0.5, line={"dash": "dot", "width": 1.5, "color": "#66727f"},
-            annotation={"text": "clusters set", "font": {"size": 11, "color": "#66727f"}, "yanchor": "top", "y": 1,
-                        "xanchor": "left"},
         )  # fmt: skip
     return figure

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from graphcl.report import figures_clustering as figures
-from graphcl.report.html import columns, figure_element, note, section, table
+from graphcl.report.html import cards, columns, duration, figure_element, note, section, table
 from graphcl.report.record import RunRecord
-from graphcl.report.sections import headline, protocol_facts, run_and_settings
+from graphcl.report.sections import protocol_facts, run_and_settings
 
 __all__ = ["FILES", "sections"]
 
@@ -39,7 +39,12 @@ def sections(record: RunRecord) -> Iterator[str]:
 def _headline(record: RunRecord) -> str:
     test = record.metrics["test"]
     names = WITH_LABELS if test.get("accuracy") is not None else WITHOUT_LABELS
-    return headline(record, {label: test[name] for name, label in names.items() if test.get(name) is not None})
+    shown = [(f"{float(test[name]):.4f}", label) for name, label in names.items() if test.get(name) is not None]
+    shown.append((str(test["num_clusters"]), "clusters"))
+    seconds = record.manifest.get("wall_seconds")
+    if isinstance(seconds, int | float):
+        shown.append((duration(seconds), "wall time"))
+    return cards(shown)
 
 
 def _metrics(record: RunRecord) -> str:
@@ -77,9 +82,12 @@ def _maps(record: RunRecord) -> str:
     about = record.analysis.get("node_map") or {}
     nodes = record.table(NODE_MAP, ("node", "x", "y", "cluster"))
     explained = about.get("explained_variance")
-    drawn = [("By cluster", figures.group_map(nodes, "cluster", explained, prefix="cluster "))]
+    # A cluster has the colour of the class that it is matched with.
+    matching = record.analysis.get("confusion") or {"clusters": [], "classes": []}
+    clusters = figures.group_map(nodes, "cluster", explained, order=matching["clusters"], prefix="cluster ")
+    drawn = [("By cluster", clusters)]
     if "label" in nodes.columns and nodes["label"].null_count() < nodes.height:
-        drawn.append(("By label", figures.group_map(nodes, "label", explained)))
+        drawn.append(("By label", figures.group_map(nodes, "label", explained, order=matching["classes"])))
     text = (
         f"{nodes.height:,} of {int(about.get('nodes', nodes.height)):,} nodes on the first two principal components of "
         "their embeddings (rows of unit length). Distances on such a map are shadows of those in the embedding space: "
@@ -149,13 +157,15 @@ def _training(record: RunRecord) -> str:
         for name in history
         if name not in _EPOCH_COLUMNS and not name.startswith("oracle_") and _drawn(history, name)
     ]
-    # A loss with a single part equals it: one line is enough.
-    losses = [name for name in losses if name == "loss" or history[name] != history.get("loss")]
-    drawn = [("Loss and its parts", figures.curves(history, losses, y_title="loss", phase_change=warmup))]
+    drawn = []
+    for heading, phase in (("Loss in the warm-up", _epochs(history, 0, warmup)), ("Loss", _epochs(history, warmup))):
+        # A loss with a single part equals it: one line is enough.
+        shown = [name for name in losses if _drawn(phase, name) and (name == "loss" or phase[name] != phase["loss"])]
+        if shown:
+            drawn.append((heading, figures.curves(phase, shown, y_title="loss")))
     quality = [name for name in WITHOUT_LABELS if _drawn(history, name)]
     if quality:
-        curve = figures.curves(history, quality, y_title="value", phase_change=warmup)
-        drawn.append(("Quality without labels", curve))
+        drawn.append(("Quality without labels", figures.curves(history, quality, y_title="value")))
     if _drawn(history, "changed"):
         moved = figures.curves(
             history, ["changed"], y_title="share of the nodes", labels={"changed": "changed cluster in the epoch"}
@@ -164,17 +174,23 @@ def _training(record: RunRecord) -> str:
     oracle = [f"oracle_{name}" for name in WITH_LABELS if _drawn(history, f"oracle_{name}")]
     if oracle:
         names = {f"oracle_{name}": label for name, label in WITH_LABELS.items()}
-        curve = figures.curves(history, oracle, y_title="value", labels=names, phase_change=warmup)
+        curve = figures.curves(history, oracle, y_title="value", labels=names)
         drawn.append(("With labels, for the oracle only", curve))
     text = (
         f"The warm-up of {warmup} epochs contrasts neighbours with all nodes; then k-means sets the clusters and the "
-        "whole loss takes over, which is why the curves jump there. The last epoch is the result."
+        "whole loss takes over. The last epoch is the result."
         if warmup
         else "The last epoch is the result."
     )
     return section(
         "Training", note(text), columns(f"<h3>{name}</h3>{figure_element(figure)}" for name, figure in drawn)
     )
+
+
+def _epochs(
+    history: Mapping[str, Sequence[float | None]], start: int, stop: int | None = None
+) -> dict[str, Sequence[float | None]]:
+    return {name: column[start:stop] for name, column in history.items()}
 
 
 def _drawn(history: Mapping[str, Sequence[float | None]], name: str) -> bool:
