@@ -3,6 +3,7 @@
 Every function draws from the generator it is given and from nothing else, returns something new, and leaves its input
 alone. Draws happen on the device of the generator; a generator of the CPU serves graphs on any device. Nodes keep their
 numbers: what is dropped becomes isolated, so embeddings of two views stay aligned row by row.
+The diffusion views, which draw nothing, come from `graphcl.graphs.diffusion`.
 The same views as PyG transforms are in `graphcl.views.graph_transforms`.
 """
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from graphcl.graphs.bipartite import BipartiteGraph
+from graphcl.graphs.diffusion import ppr_diffusion, ppr_topk
 from graphcl.graphs.hypergraph import Hypergraph
 from graphcl.graphs.operators import keep_entries
 from graphcl.kernels import SparseMatrix, normalize_rows
@@ -29,6 +31,8 @@ __all__ = [
     "feature_mask",
     "hyperedge_drop",
     "node_drop",
+    "ppr_diffusion",
+    "ppr_topk",
     "random_walk",
     "subgraph_random_walk",
     "svd_view",
