@@ -1,17 +1,23 @@
-"""``graphcl datasets``: what there is, and a doctor for your own table."""
+"""``graphcl datasets``: what there is, and a doctor for your own table or graph."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from graphcl.cli.options import parse_assignments, refuse_options
 from graphcl.cli.output import print_json, print_table
 
+if TYPE_CHECKING:
+    from graphcl.data import DoctorReport, GraphReport
+
+_GRAPH_SUFFIXES = (".npz", ".npy", ".zip")
+
 app = typer.Typer(
-    help="List data sets, describe one, or check your own table.", no_args_is_help=True, rich_markup_mode=None
+    help="List data sets, describe one, or check your own table or graph.", no_args_is_help=True, rich_markup_mode=None
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
@@ -64,18 +70,63 @@ def _leaves(prefix: str, value: object) -> Iterator[tuple[str, object]]:
 
 @app.command("check")
 def check(
-    path: Annotated[Path, typer.Argument(help="Table of interactions to examine.")],
+    path: Annotated[str, typer.Argument(help="Table of interactions, graph, or name of a data set to examine.")],
+    kind: Annotated[
+        Literal["interactions", "graph"] | None, typer.Option(help="What it is; guessed if not given.")
+    ] = None,
+    load: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the reader of the data.")
+    ] = None,
     user_column: UserColumn = None,
     item_column: ItemColumn = None,
     time_column: TimeColumn = None,
     as_json: Json = False,
 ) -> None:
-    """Examine a table: what was read, what was dropped and why, degrees, duplicates, ties, users without evaluation."""
-    from graphcl.data import diagnose
+    """Examine a table or a graph before training on it.
 
-    report = diagnose(path, user=user_column, item=item_column, time=time_column)
+    A table: what was read, what was dropped and why, degrees, duplicates, ties, users without evaluation. A graph:
+    isolated nodes, self-loops, repeated and one-way edges, features, classes, connected parts.
+    """
+    reading = parse_assignments(load or [], "--load", "format=csv")
+    columns = {"user": user_column, "item": item_column, "time": time_column}
+    given = {name: column for name, column in columns.items() if column is not None}
+    report = examine(path, kind or guess_kind(path), reading, given)
     if as_json:
         print_json(report.to_dict())
         return
     for line in report.lines():
         typer.echo(line)
+
+
+def guess_kind(name_or_path: str) -> str:
+    """What a name or path stands for: that of the recipe, or what its ending and content look like."""
+    from graphcl.data import dataset_info, find_published_split, list_datasets
+
+    path = Path(name_or_path)
+    if not path.is_file() and name_or_path in {recipe.name for recipe in list_datasets()}:
+        return dataset_info(name_or_path).kind
+    if path.suffix in _GRAPH_SUFFIXES or (path.is_dir() and find_published_split(path) is None):
+        return "graph"
+    return "interactions"
+
+
+def examine(
+    name_or_path: str, kind: str, reading: dict[str, Any], columns: dict[str, Any]
+) -> DoctorReport | GraphReport:
+    """Read the data and look them over.
+
+    Args:
+        name_or_path: what to examine.
+        kind: what it is.
+        reading: options of the reader.
+        columns: names of columns that concern interactions.
+    """
+    from graphcl.data import diagnose, diagnose_graph, find_published_split, list_datasets, load_dataset
+
+    if kind != "interactions":
+        refuse_options({f"{name}_column": column for name, column in columns.items()}, "this is a graph")
+        return diagnose_graph(name_or_path, **reading)
+    known = name_or_path in {recipe.name for recipe in list_datasets()} and not Path(name_or_path).is_file()
+    if known or (not columns and not reading and find_published_split(name_or_path) is not None):
+        return diagnose(load_dataset(name_or_path, **reading, **columns).interactions)
+    return diagnose(name_or_path, **reading, **columns)

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graphcl.errors import InputError
-
 
 def print_json(value: Any) -> None:
     """Print ``value`` as one JSON document on standard output."""
@@ -63,7 +61,5 @@ def write_output(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file that is then renamed to ``path``; folders above it are created."""
     from graphcl.pipelines.runs import make_folder, write_by_rename
 
-    if path.is_dir():
-        raise InputError("is a folder, not a file", "name a file to write", path=path)
     make_folder(path.parent)
     write_by_rename(path, write)

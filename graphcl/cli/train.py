@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from graphcl.cli.options import parse_assignments, read_settings, refuse_options
 from graphcl.cli.output import print_json, print_metrics, print_protocol, print_table
-from graphcl.errors import InputError
 
 if TYPE_CHECKING:
     from graphcl.data import GraphDataset
@@ -102,13 +102,6 @@ def train(
     typer.echo(f"run: {out}\nreport: {report}")
 
 
-def refuse_options(options: Mapping[str, Any], reason: str) -> None:
-    """Refuse options of the other kind of data by name."""
-    for name, value in options.items():
-        if value is not None:
-            raise InputError(f"--{name.replace('_', '-')} does not apply: {reason}", "leave it out")
-
-
 def load_interactions(
     data: str, reading: Mapping[str, Any], options: Mapping[str, Any], *, item_features: bool
 ) -> dict[str, Any]:
@@ -156,46 +149,10 @@ def print_baselines(model: str, saved: Mapping[str, Any]) -> None:
     baselines = [entry for entry in saved.get("baselines") or [] if "metrics" in entry]
     if not baselines:
         return
-    names = list(saved["test"])
+    names = [name for name in saved["test"] if any(entry["metrics"].get(name) is not None for entry in baselines)]
     compared = [(model, saved["test"]), *((entry["name"], entry["metrics"]) for entry in baselines)]
-    print_table("Beside it", ["", *names], [[label, *(found.get(name) for name in names)] for label, found in compared])
-
-
-def read_settings(path: Path | None) -> dict[str, Any]:
-    """Read a YAML file of settings; nothing but plain values can come out of it."""
-    if path is None:
-        return {}
-    import yaml
-
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", "give an existing YAML file", path=path) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"not UTF-8 at byte {error.start}", "save the file as UTF-8", path=path) from error
-    except yaml.YAMLError as error:
-        row = error.problem_mark.line + 1 if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark else None
-        raise InputError("not valid YAML", "write one 'key: value' a line", path=path, row=row) from error
-    if settings is None:
-        return {}
-    if not isinstance(settings, dict):
-        raise InputError("not a mapping of settings", "write one 'key: value' a line", path=path)
-    return {str(key): value for key, value in settings.items()}
-
-
-def parse_assignments(
-    assignments: list[str], option: str = "--set", example: str = "learning_rate=0.001"
-) -> dict[str, Any]:
-    """Turn ``["learning_rate=0.001", ...]`` into settings; values are read as YAML scalars, lists or mappings."""
-    import yaml
-
-    settings: dict[str, Any] = {}
-    for assignment in assignments:
-        key, separator, value = assignment.partition("=")
-        if not separator or not key.strip():
-            raise InputError(f"{option} {assignment!r} is not KEY=VALUE", f"write for example {option} {example}")
-        try:
-            settings[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise InputError(f"{option} {key}: {value!r} is not a value", "quote text that holds : or [") from error
-    return settings
+    print_table(
+        "Beside methods without training",
+        ["", *names],
+        [[label, *(found.get(name) for name in names)] for label, found in compared],
+    )

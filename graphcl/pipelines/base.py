@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -327,7 +328,9 @@ class TrainedPipeline(ABC, Generic[DataT]):
             return self._build_model(data, torch.Generator().manual_seed(self.settings.seed))
 
     def _identity(self) -> dict[str, Any]:
-        return {name: value for name, value in self.get_config().items() if name not in self.free_on_resume}
+        kept = {name: value for name, value in self.get_config().items() if name not in self.free_on_resume}
+        identity: dict[str, Any] = json.loads(json.dumps(kept))  # as it comes back from the checkpoint
+        return identity
 
     def _run_config(self) -> dict[str, Any]:
         return {"pipeline": self.task, **self.get_config()}

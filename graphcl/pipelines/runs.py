@@ -35,7 +35,7 @@ def write_by_rename(path: Path, write: Callable[[Path], object]) -> None:
         write: called with the temporary path.
 
     Raises:
-        InputError: when the place cannot be written.
+        InputError: when the place is a folder or cannot be written.
 
     Example:
         >>> folder = Path(tempfile.mkdtemp())
@@ -43,6 +43,8 @@ def write_by_rename(path: Path, write: Callable[[Path], object]) -> None:
         >>> [file.name for file in folder.iterdir()]
         ['a.txt']
     """
+    if path.is_dir():
+        raise InputError("is a folder, not a file", "name a file to write", path=path)
     try:
         handle, name = tempfile.mkstemp(prefix=_TEMPORARY, suffix=path.suffix, dir=path.parent)
         os.close(handle)

@@ -84,7 +84,7 @@ def write_report(run_folder: Path, out: Path | None = None) -> Path:
     sections = _sections_of(run_folder)
     record = read_run(run_folder, sections.FILES)
     out = run_folder / REPORT if out is None else Path(out)
-    if out.is_dir() or not out.parent.is_dir():
+    if not out.parent.is_dir():
         raise InputError("cannot be written there", "give a file in an existing folder", path=out)
     text = render(record, "\n".join(sections.sections(record)))
     write_by_rename(out, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -114,11 +114,28 @@ def test_report_is_one_page(trained: Path, tmp_path: Path) -> None:
 def test_datasets(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["datasets", "list", "--json"]) == 0
     names = [recipe["name"] for recipe in json.loads(capsys.readouterr().out)]
-    assert {"ml-100k", "amazon-beauty", "amazon-sports", "amazon-toys", "yelp", "synthetic-shop"} <= set(names)
+    assert {"ml-100k", "amazon-beauty", "amazon-sports", "amazon-toys", "yelp", "synthetic-shop", "cora"} <= set(names)
+    assert run(["datasets", "list"]) == 0
+    table = capsys.readouterr().out
+    assert "heterogeneous" in table
     assert run(["datasets", "info", "ml-100k"]) == 0
     assert "1,682" in capsys.readouterr().out.replace("1682", "1,682")
     assert run(["datasets", "check", str(trained.parent / "log.csv"), *COLUMNS]) == 0
     assert "320" in capsys.readouterr().out
+
+
+def test_graphs_and_named_data_are_examined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["datasets", "check", "digits"]) == 0
+    assert "1797 of type node" in capsys.readouterr().out
+    assert run(["datasets", "check", "synthetic-shop", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["users"] == 2000
+    edges = tmp_path / "edges.csv"
+    edges.write_text("source,target\na,b\nb,c\nc,c\n")
+    assert run(["datasets", "check", str(edges), "--kind", "graph"]) == 0
+    assert "1 self-loops" in capsys.readouterr().out
+    line = error_of(["datasets", "check", str(edges), "--kind", "graph", "--user-column", "source"], capsys)
+    assert "--user-column does not apply" in line
+    assert "unread" in error_of(["datasets", "check", str(edges), "--kind", "graph", "--load", "unread=1"], capsys)
 
 
 def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -41,6 +41,7 @@ def sections(record: RunRecord) -> Iterator[str]:
 
 class LinearConfig(ModelConfig):
     width: int = 2
+    spans: tuple[int, ...] = (2, 3)  # JSON makes a list of it
 
 
 class LinearNodes(nn.Module):
