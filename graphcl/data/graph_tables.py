@@ -18,7 +18,7 @@ from graphcl.data.graph_files import in_file, load_array, located, open_npz, spa
 from graphcl.data.ids import IdMap, id_series
 from graphcl.data.readers import existing_file
 from graphcl.data.text_table import check_utf8, find_delimiter, split_header, text_shape
-from graphcl.errors import InputError, nearest
+from graphcl.errors import InputError, nearest, plain_name
 from graphcl.graphs.conversion import check_features, encode_labels
 from graphcl.graphs.knn import Metric, Symmetry
 
@@ -95,7 +95,9 @@ class Table:
             return given
         if self.header:
             rank = {known: place for place, known in enumerate(names)}
-            found = sorted((column for column in columns if _plain(column) in rank), key=lambda c: rank[_plain(c)])
+            found = sorted(
+                (column for column in columns if plain_name(column) in rank), key=lambda c: rank[plain_name(c)]
+            )
             if found:
                 return found[0]
         return columns[position] if position is not None and position < len(columns) else None
@@ -221,7 +223,7 @@ def read_edge_list(
         if (values < 0).any():
             at = int(np.argmax(values < 0))
             raise table.fault(at, heavy, f"the weight {values[at]:g} is negative", "give weights of at least 0")
-        data.edge_weight = torch.from_numpy(values).float()
+        data.edge_weight = torch.tensor(values, dtype=torch.float32)
     data.node_ids = ids.external
     if nodes is not None:
         data.x = nodes.x[torch.from_numpy(_row_order(ids, nodes))]
@@ -427,7 +429,7 @@ def _read_quoted(path: Path, mark: str, roles: dict[str, tuple[str, ...]]) -> Ta
 def _is_header(first: Sequence[str], second: Sequence[str], roles: dict[str, tuple[str, ...]]) -> bool:
     """Whether the first line names columns: by a usual name, or by words above numbers."""
     usual = {name for names in roles.values() for name in names if len(name) > 1}
-    if any(_plain(field) in usual for field in first):
+    if any(plain_name(field) in usual for field in first):
         return True
     return not any(map(_is_number, first)) and any(map(_is_number, second))
 
@@ -604,7 +606,3 @@ def _frame_of(source: Any) -> pl.DataFrame:
     if hasattr(source, "__arrow_c_stream__"):
         return pl.DataFrame(source)
     raise InputError(f"a table cannot be read from {type(source).__name__}", "give a path, or a polars or pandas frame")
-
-
-def _plain(name: str) -> str:
-    return "".join(letter for letter in name.lower() if letter.isalnum())
