@@ -152,12 +152,12 @@ class ClusteringConfig(ModelConfig):
     dropout: Rate = 0.0
     order: Size = 2
     accumulate: bool = True
-    max_entries: Size | None = 64
+    max_entries: Size | None = 32
     temperature: Positive = 1.0
     contrast_weight: Weight = 1.0
     kl_weight: Weight = 1.0
     assignment: Literal["student_t", "sinkhorn"] = "student_t"
-    radius: Positive | None = 1.0
+    radius: Positive | None = 4.0
     warmup: Literal["contrast", "autoencoder", "none"] = "contrast"
     warmup_temperature: Positive = 1.0
     negatives: Size = 1024
@@ -192,7 +192,7 @@ class ContrastiveClustering(nn.Module, ABC):
 
     config_class: ClassVar[type[ClusteringConfig]] = ClusteringConfig
     #: Settings of the pipeline that go with the model's defaults.
-    recommended: ClassVar[Mapping[str, Any]] = {"epochs": 200, "warmup_epochs": 40, "learning_rate": 1e-3}
+    recommended: ClassVar[Mapping[str, Any]] = {"epochs": 100, "warmup_epochs": 40, "learning_rate": 1e-3}
 
     def __init__(
         self,
