@@ -34,7 +34,7 @@ __all__ = [
 
 #: Default bound of every builder: 0.8 GB of 64-bit columns.
 MAX_INCIDENCES: Final = 100_000_000
-# Places (rows x nodes) that one block of a neighbourhood search may reach.
+# Nodes that the rows of one block of a neighbourhood search may reach in all.
 _BLOCK_PLACES: Final = 32_000_000
 
 
@@ -393,11 +393,18 @@ def khop_hypergraph(
     size = adjacency.shape[0]
     steps: Any = adjacency.with_values(None).to_scipy()
     identity: Any = eye_array(size, dtype=np.float32, format="csr")
-    height = max(1, _BLOCK_PLACES // max(size, 1))
+    walks = reach = np.ones(size)
+    for _ in range(hops):
+        walks = np.minimum(steps @ walks, size)
+        reach = reach + walks
+    # A node reaches no more nodes than walks leave it, nor than there are.
+    before = np.concatenate([[0.0], np.cumsum(np.minimum(reach, size))])
     members, lengths = [np.zeros(0, dtype=np.int64)], [np.zeros(1, dtype=np.int64)]
-    total = 0
-    for start in range(0, size, height):
-        reached = identity[start : start + height]
+    total = start = 0
+    while start < size:
+        stop = int(np.searchsorted(before, before[start] + _BLOCK_PLACES, side="right")) - 1
+        stop = min(max(stop, start + 1), size)
+        reached = identity[start:stop]
         frontier = reached
         for _ in range(hops):
             # Products count walks; only whether there is one matters.
@@ -413,6 +420,7 @@ def khop_hypergraph(
         _check_bound("the neighbourhoods", total, max_incidences)
         members.append(columns)
         lengths.append(np.bincount(rows[kept], minlength=reached.shape[0]))
+        start = stop
     offsets = torch.from_numpy(np.cumsum(np.concatenate(lengths)))
     within = SparseMatrix(offsets, torch.from_numpy(np.concatenate(members)), None, (size, size), check=False)
     return Hypergraph(within.to(adjacency.device).T, check=False)
