@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from graphcl.functional._pair_terms import check_temperature, check_views, paired_similarity, unit_rows
+from graphcl.functional._pair_terms import check_temperature, check_views, in_space, paired_similarity
 from graphcl.functional.reduction import Reduction, reduce_anchors
 from graphcl.kernels import matmul_nt
 from graphcl.kernels._arguments import MEMORY_BUDGET, check_block_size
@@ -34,6 +34,7 @@ def adameow(
     out_bias: Tensor,
     *,
     temperature: float = 1.0,
+    similarity: Literal["cosine", "dot"] = "cosine",
     normalize_weights: bool = False,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
@@ -63,6 +64,7 @@ def adameow(
         out_weight: ``(h,)`` w2.
         out_bias: 0-dim or ``(1,)`` b2.
         temperature: positive number.
+        similarity: ``cosine``, or ``dot`` for rows that are normalised already.
         normalize_weights: see above; the authors' form is False.
         weight: ``(N,)`` non-negative weights of the anchors.
         reduction: ``mean``, ``sum`` or ``none``.
@@ -95,7 +97,10 @@ def adameow(
             raise ValueError(f"{name} must have shape {shape}, got shape {tuple(value.shape)}")
     if out_bias.numel() != 1:
         raise ValueError(f"out_bias must hold one number, got shape {tuple(out_bias.shape)}")
-    x, y = unit_rows(anchors, candidates)
+    x, y = in_space(similarity, anchors, candidates)[1]
+    hidden_weight, hidden_bias, out_weight, out_bias = (
+        part.to(x.dtype) for part in (hidden_weight, hidden_bias, out_weight, out_bias)
+    )
     rows = F.linear(x, hidden_weight, hidden_bias)
     columns = F.linear(y, hidden_weight)
     height = memory_budget // (_FLOATS_PER_PAIR * max(1, y.shape[0]) * x.element_size())

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from graphcl.functional._pair_terms import check_temperature, check_views, paired_similarity, unit_rows
+from graphcl.functional._pair_terms import check_temperature, check_views, in_space, paired_similarity
 from graphcl.functional.reduction import Reduction, reduce_anchors
 from graphcl.kernels import Backend, PairTile, normalize_rows, pair_logsumexp, scatter_mean
 from graphcl.kernels._arguments import MEMORY_BUDGET, check_indices, check_positive, check_same_space
@@ -58,6 +58,7 @@ def meow_info_nce(
     clusterings: Sequence[Tensor],
     *,
     temperature: float | Tensor = 0.4,
+    similarity: Literal["cosine", "dot"] = "cosine",
     floor: float | None = None,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
@@ -82,6 +83,7 @@ def meow_info_nce(
         candidates: ``(N, d)`` rows y; row i is the positive of anchor i.
         clusterings: T of ``(N,)`` integers.
         temperature: positive number, 0-dim tensor or ``(N,)``.
+        similarity: ``cosine``, or ``dot`` for rows that are normalised already.
         floor: log of the smallest denominator, for anchors that share their clusters with everybody, where the loss is
             -inf; None leaves them out of the mean with loss 0.
         weight: ``(N,)`` non-negative weights of the anchors.
@@ -104,7 +106,7 @@ def meow_info_nce(
     check_views("anchors", anchors, "candidates", candidates)
     check_temperature(temperature)
     rule = SharedClusterWeight(_stacked(clusterings, anchors))
-    x, y = unit_rows(anchors, candidates)
+    x, y = in_space(similarity, anchors, candidates)[1]
     total = pair_logsumexp(
         x, y, temperature=temperature, rules=rule, memory_budget=memory_budget, backend=backend
     ).logsumexp
@@ -122,6 +124,7 @@ def meow_prototype_nce(
     assignments: Tensor,
     density: Tensor,
     *,
+    similarity: Literal["cosine", "dot"] = "cosine",
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
     memory_budget: int = MEMORY_BUDGET,
@@ -143,6 +146,7 @@ def meow_prototype_nce(
         centroids: ``(K, d)`` c; no gradient flows into them.
         assignments: ``(N,)`` cluster t(i) of every row.
         density: ``(K,)`` positive temperatures phi, see `cluster_density`.
+        similarity: ``cosine``, or ``dot`` for anchors that are normalised already.
         weight: ``(N,)`` non-negative weights of the anchors.
         reduction: ``mean``, ``sum`` or ``none``.
         memory_budget: upper bound in bytes for the tiles of pairs.
@@ -163,7 +167,7 @@ def meow_prototype_nce(
     check_same_space("anchors", anchors, "centroids", centroids)
     num, clusters = anchors.shape[0], centroids.shape[0]
     check_indices("assignments", assignments, num, clusters, check=True)
-    (x,) = unit_rows(anchors)
+    (x,) = in_space(similarity, anchors)[1]
     prototypes = normalize_rows(centroids.detach().to(x.dtype))
     own = assignments.long()
     positive = paired_similarity(x, prototypes[own]) / density.detach().to(x.dtype)[own]

@@ -174,14 +174,15 @@ class MEOW(MetaPathNetwork):
         self.register_buffer("densities", torch.ones(sum(self.clusters)))
         self.bank: Tensor | None
         self.register_buffer("bank", None if config.batch_size is None else torch.zeros(nodes, width))
-        self._due = True
+        #: Whether the next full step clusters its rows first.
+        self.kmeans_due = True
         self._generator: torch.Generator | None = None
 
     def on_epoch_start(self, epoch: int, generator: torch.Generator | None = None) -> None:
         """Clusterings fall due: in the step of a full batch, from the bank before an epoch of mini-batches."""
         self._generator = generator
-        self._due = epoch % self.config.kmeans_every == 0 or self._unclustered
-        if self._due and self.bank is not None and epoch > 0:
+        self.kmeans_due = epoch % self.config.kmeans_every == 0 or self._unclustered
+        if self.kmeans_due and self.bank is not None and epoch > 0:
             self.cluster(self.bank)
 
     @property
@@ -212,7 +213,7 @@ class MEOW(MetaPathNetwork):
                 closeness, found.assignments, size, temperature=config.temperature, kind=config.density
             )
             start += size
-        self._due = False
+        self.kmeans_due = False
 
     def objective(self, batch: MetaPathBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and its parts ``info`` and ``prototype``."""
@@ -221,7 +222,7 @@ class MEOW(MetaPathNetwork):
         u, v = self.projected(coarse), self.projected(mixed)
         if self.bank is not None:
             self.bank[batch.nodes] = v.detach()
-        elif self._due and batch.is_full:
+        elif self.kmeans_due and batch.is_full:
             self.cluster(v)
         if self._unclustered:
             own = torch.arange(batch.nodes.shape[0], device=u.device)
