@@ -53,6 +53,8 @@ def variational_reconstruction(
     """
     check_views("x", x, "reconstruction", reconstruction)
     check_views("mean", mean, "log_variance", log_variance)
+    wide = compute_dtype(x.dtype)
+    x, reconstruction, mean, log_variance = (part.to(wide) for part in (x, reconstruction, mean, log_variance))
     divergence = 0.5 * (mean**2 + log_variance.exp() - 1.0 - log_variance).sum(dim=1)
     parts = {
         "reconstruction": reduce_anchors(((reconstruction - x) ** 2).sum(dim=1)),
