@@ -28,7 +28,7 @@ from graphcl.pipelines.ranking import (
     RankingValidation,
     Seen,
 )
-from graphcl.pipelines.runs import RunFolder, write_json
+from graphcl.pipelines.runs import RunFolder
 from graphcl.pipelines.samplers import PairSampler, Sampling, TrainingPairs
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["CollaborativeRecommender", "CollaborativeSettings"]
 
 HYPERGRAPH = "item_hypergraph.safetensors"
-ABLATION = "ablation.json"
 _DEPTH = 20
 
 
@@ -108,12 +107,17 @@ class CollaborativeRecommender(RankingPipeline):
     settings_class: ClassVar[type[RankingSettings]] = CollaborativeSettings
     needs_history: ClassVar[bool] = False
     free_on_resume: ClassVar[tuple[str, ...]] = (*RankingPipeline.free_on_resume, "item_features")
-    optional_artefacts: ClassVar[tuple[str, ...]] = (HYPERGRAPH, ABLATION)
+    optional_artefacts: ClassVar[tuple[str, ...]] = (HYPERGRAPH,)
 
     def __init__(self, model: str = "lightgcn", **settings: Any) -> None:
         super().__init__(model, **settings)
         self._given_features: Any = None
         self._blocks: dict[str, SparseMatrix] = {}
+
+    @property
+    def takes_item_features(self) -> bool:  # type: ignore[override]
+        """Whether the model reads features of items."""
+        return bool(self.model_class.uses_item_hypergraph)
 
     # Training
 
@@ -298,7 +302,7 @@ class CollaborativeRecommender(RankingPipeline):
     def _write_results(self, folder: RunFolder, model: Any, data: Split) -> dict[str, Any]:
         results = super()._write_results(folder, model, data)
         if self._blocks:
-            write_json(folder.path / ABLATION, {"modalities": list(self._blocks), "runs": self.ablate()})
+            results["ablation"] = self.ablate()
         return results
 
     def _write_data(self, folder: RunFolder, data: Split) -> None:

@@ -22,6 +22,7 @@ def sections(record: RunRecord) -> Iterator[str]:
     yield section("Metrics", metric_table(metrics), protocol_facts(metrics))
     yield training(record)
     yield _hot_and_cold(metrics.get("buckets") or [], test)
+    yield _ablation(metrics.get("ablation") or [])
     yield _scores(record.analysis.get("score_histograms"))
     yield _exposure(record.analysis.get("exposure"))
     yield _embedding_map(record)
@@ -42,6 +43,20 @@ def _hot_and_cold(buckets: Sequence[Mapping[str, Any]], test: Mapping[str, Any])
         figure_element(figures.bucket_bars(buckets, names)),
         table(["in training", *shown], rows),
     )
+
+
+def _ablation(runs: Sequence[Mapping[str, Any]]) -> str:
+    """What the model draws from each modality; nothing for a model that reads none."""
+    if not runs:
+        return ""
+    names = figures.leading_metrics(runs[0]["metrics"])
+    rows = []
+    for run in runs:
+        left_out = run["without"] if run["modalities"] else ["all modalities"]
+        label = f"without {', '.join(left_out)}" if left_out else "all modalities"
+        rows.append((label, [run["metrics"].get(name) for name in names]))
+    about = "Test metrics of the same weights when the hyperedges of a modality are taken away."
+    return section("Modalities", note(about), table(["item hypergraph", *names], rows))
 
 
 def _scores(histograms: Mapping[str, Any] | None) -> str:

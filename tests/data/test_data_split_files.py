@@ -156,6 +156,7 @@ def test_recipes_of_every_format(tmp_path: Path) -> None:
     paths = {"interactions": tmp_path / "train.json", "test": tmp_path / "test.json"}
     paths["item_features.image"] = tmp_path / "image.npy"
     second = load_json(recipe("json-split", ["interactions", "test"]), paths)
+    assert second.item_features is not None
     assert second.item_features.modalities == ("image",)
     (tmp_path / "train.txt").write_text("0 5\n")
     (tmp_path / "test.txt").write_text("0 6\n")
