@@ -12,11 +12,15 @@ from graphcl.models.registry import get_model, list_models, register_model
 from graphcl.models.settings import ModelConfig, build_config, nearest_names
 
 if TYPE_CHECKING:
+    from graphcl.models.adameow import AdaMEOW, AdaMEOWConfig
     from graphcl.models.base import SequenceBatch, SequentialModel
     from graphcl.models.base_clustering import ClusteringBatch, ClusteringConfig, ClusteringModel
     from graphcl.models.base_collaborative import CollaborativeConfig, CollaborativeModel, PairBatch
+    from graphcl.models.base_embedding import EmbeddingInputs, EmbeddingModel, NodeBatch, Preset
+    from graphcl.models.heco import HeCo, HeCoConfig
     from graphcl.models.lightgcl import LightGCL, LightGCLConfig
     from graphcl.models.lightgcn import LightGCN, LightGCNConfig
+    from graphcl.models.meow import MEOW, MEOWConfig
     from graphcl.models.mmhcl import MMHCL, MMHCLConfig
     from graphcl.models.pamc import PamC, PamCConfig
     from graphcl.models.sasrec import SASRec, SASRecConfig
@@ -26,20 +30,30 @@ if TYPE_CHECKING:
     from graphcl.models.xsimgcl import XSimGCL, XSimGCLConfig
 
 _LAZY = {
+    "AdaMEOW": "graphcl.models.adameow",
+    "AdaMEOWConfig": "graphcl.models.adameow",
     "ClusteringBatch": "graphcl.models.base_clustering",
     "ClusteringConfig": "graphcl.models.base_clustering",
     "ClusteringModel": "graphcl.models.base_clustering",
     "CollaborativeConfig": "graphcl.models.base_collaborative",
     "CollaborativeModel": "graphcl.models.base_collaborative",
+    "EmbeddingInputs": "graphcl.models.base_embedding",
+    "EmbeddingModel": "graphcl.models.base_embedding",
+    "HeCo": "graphcl.models.heco",
+    "HeCoConfig": "graphcl.models.heco",
     "LightGCL": "graphcl.models.lightgcl",
     "LightGCLConfig": "graphcl.models.lightgcl",
     "LightGCN": "graphcl.models.lightgcn",
     "LightGCNConfig": "graphcl.models.lightgcn",
+    "MEOW": "graphcl.models.meow",
+    "MEOWConfig": "graphcl.models.meow",
     "MMHCL": "graphcl.models.mmhcl",
     "MMHCLConfig": "graphcl.models.mmhcl",
+    "NodeBatch": "graphcl.models.base_embedding",
     "PairBatch": "graphcl.models.base_collaborative",
     "PamC": "graphcl.models.pamc",
     "PamCConfig": "graphcl.models.pamc",
+    "Preset": "graphcl.models.base_embedding",
     "SASRec": "graphcl.models.sasrec",
     "SASRecConfig": "graphcl.models.sasrec",
     "SCGC": "graphcl.models.scgc",
@@ -57,23 +71,33 @@ _LAZY = {
 }
 
 __all__ = [
+    "MEOW",
     "MMHCL",
     "SCGC",
     "SGL",
+    "AdaMEOW",
+    "AdaMEOWConfig",
     "ClusteringBatch",
     "ClusteringConfig",
     "ClusteringModel",
     "CollaborativeConfig",
     "CollaborativeModel",
+    "EmbeddingInputs",
+    "EmbeddingModel",
+    "HeCo",
+    "HeCoConfig",
     "LightGCL",
     "LightGCLConfig",
     "LightGCN",
     "LightGCNConfig",
+    "MEOWConfig",
     "MMHCLConfig",
     "ModelConfig",
+    "NodeBatch",
     "PairBatch",
     "PamC",
     "PamCConfig",
+    "Preset",
     "SASRec",
     "SASRecConfig",
     "SCGCConfig",

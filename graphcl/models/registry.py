@@ -13,8 +13,11 @@ ModelClass = TypeVar("ModelClass", bound=type)
 
 # name -> (task, "module:class" or the class itself)
 _MODELS: dict[str, tuple[str, str | type]] = {
+    "adameow": ("embedding", "graphcl.models.adameow:AdaMEOW"),
+    "heco": ("embedding", "graphcl.models.heco:HeCo"),
     "lightgcl": ("collaborative", "graphcl.models.lightgcl:LightGCL"),
     "lightgcn": ("collaborative", "graphcl.models.lightgcn:LightGCN"),
+    "meow": ("embedding", "graphcl.models.meow:MEOW"),
     "mmhcl": ("collaborative", "graphcl.models.mmhcl:MMHCL"),
     "pamc": ("clustering", "graphcl.models.pamc:PamC"),
     "sasrec": ("sequential", "graphcl.models.sasrec:SASRec"),

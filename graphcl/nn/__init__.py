@@ -5,6 +5,15 @@ from __future__ import annotations
 from graphcl.nn.assignment import SinkhornPrototypes, StudentT
 from graphcl.nn.encoders import MLP, GCNConv, GraphEncoder, SmoothedEncoder, gcn_operator
 from graphcl.nn.fusion import ModalityFusion
+from graphcl.nn.heterogeneous import (
+    ContextAggregation,
+    NodeAttention,
+    SchemaEncoder,
+    SemanticAttention,
+    SharedEncoder,
+    TypeFeatures,
+    TypeTransform,
+)
 from graphcl.nn.hypergraph import HypergraphConv
 from graphcl.nn.lightgcn import LightGCNConv
 from graphcl.nn.packing import PackedSequences, pack_sequences
@@ -12,17 +21,24 @@ from graphcl.nn.transformer import SequenceTransformer, TransformerLayer
 
 __all__ = [
     "MLP",
+    "ContextAggregation",
     "GCNConv",
     "GraphEncoder",
     "HypergraphConv",
     "LightGCNConv",
     "ModalityFusion",
+    "NodeAttention",
     "PackedSequences",
+    "SchemaEncoder",
+    "SemanticAttention",
     "SequenceTransformer",
+    "SharedEncoder",
     "SinkhornPrototypes",
     "SmoothedEncoder",
     "StudentT",
     "TransformerLayer",
+    "TypeFeatures",
+    "TypeTransform",
     "gcn_operator",
     "pack_sequences",
 ]
