@@ -1,4 +1,4 @@
-"""Accuracy of node clustering over seeds: last epoch, labels seen by the metrics alone, beside methods without training.
+"""Accuracy of node clustering over seeds: last epoch, labels seen by metrics alone, beside methods without training.
 
     GRAPHCL_DATA=FOLDER python benchmarks/clustering_accuracy.py --data dblp-clustering cora digits --seeds 0 1 2 3 4
 
@@ -98,8 +98,8 @@ def as_markdown(record: dict[str, Any]) -> str:
         "number of classes; ACC and macro-F1 after the best one-to-one matching, NMI with the arithmetic mean. ± is "
         "the standard deviation over the seeds. `default` is one configuration for all graphs; `tuned` was chosen with "
         "labels in view. The methods above train nothing; the last of them is k-means on the very features that PamC's "
-        "encoder reads by default (weighted, smoothed over a completed graph), so the lines below it show what training "
-        "adds.",
+        "encoder reads by default (weighted, smoothed over a completed graph), so the lines below it show what "
+        "training adds.",
     ]
     for data, methods in record["graphs"].items():
         lines += ["", f"## {data}", ""]

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from graphcl.errors import InputError
+from graphcl.kernels import SparseMatrix
 from graphcl.metrics import project_2d, sample_for_map
 from graphcl.metrics.clustering import clustering_metrics
 from graphcl.models.base_clustering import ClusteringBatch
@@ -124,6 +126,7 @@ class NodeClusterer(TrainedPipeline[ClusterGraph]):
 
     def __init__(self, model: str = "pamc", num_clusters: NumClusters = None, **settings: Any) -> None:
         super().__init__(model, num_clusters=num_clusters, **settings)
+        self._inputs: _Inputs | None = None
         self._found: _Found | None = None
 
     @property
@@ -190,7 +193,7 @@ class NodeClusterer(TrainedPipeline[ClusterGraph]):
         if settings.oracle and data.labels is None:
             raise InputError("an oracle was asked for and the graph has no labels", "leave oracle out")
         self._found = None
-        inputs = _Inputs.of(model, data)
+        inputs = self._prepared(model, data)
         steps: FullGraph | NodeBatches
         if settings.batch_size is None:
             steps = FullGraph(inputs.full_batch())
@@ -303,13 +306,17 @@ class NodeClusterer(TrainedPipeline[ClusterGraph]):
         """Embeddings and assignments of the fitted model, computed once."""
         if self._found is None:
             model, data = self._fitted()
-            self._found = _found(model, _Inputs.of(model, data))
+            self._found = _found(model, self._prepared(model, data))
         return self._found
+
+    def _prepared(self, model: Any, data: ClusterGraph) -> _Inputs:
+        if self._inputs is None or self._inputs.model is not model:
+            self._inputs = _Inputs(model, data)
+        return self._inputs
 
     def _write_results(self, folder: RunFolder, model: Any, data: ClusterGraph) -> dict[str, Any]:
         import polars as pl
 
-        self._found = None
         found = self._results()
         predicted = self.predict()
         write_by_rename(folder.path / CLUSTERS, predicted.write_parquet)
@@ -340,7 +347,7 @@ class NodeClusterer(TrainedPipeline[ClusterGraph]):
 
     def _baselines(self, model: Any, data: ClusterGraph) -> list[dict[str, Any]]:
         seed = self.settings.seed
-        prepared = kmeans_labels(_Inputs.of(model, data).x, data.num_clusters, seed=seed)
+        prepared = kmeans_labels(self._prepared(model, data).x, data.num_clusters, seed=seed)
         own = {"name": "k-means, features as the model prepares them", "metrics": compared_metrics(prepared, data)}
         return [*baseline_table(data, seed=seed), own]
 
@@ -354,18 +361,20 @@ class _Found:
     clusters: IntArray
 
 
-@dataclass(frozen=True)
 class _Inputs:
-    """What a model works on, prepared once: features, positives and the operator of its encoder."""
+    """What a model works on, prepared once: features, the operator of its encoder, and positives when asked for."""
 
-    x: Tensor
-    influence: Any
-    propagation: Any
+    def __init__(self, model: Any, data: ClusterGraph) -> None:
+        self.model = model
+        self.graph: SparseMatrix = model.prepare_graph(data.x, data.adjacency)
+        self.x: Tensor = model.prepare_features(data.x, self.graph)
+        self.propagation: SparseMatrix | None = model.propagation(self.graph)
 
-    @classmethod
-    def of(cls, model: Any, data: ClusterGraph) -> _Inputs:
-        graph = model.prepare_graph(data.x, data.adjacency)
-        return cls(model.prepare_features(data.x, graph), model.influence(graph), model.propagation(graph))
+    @cached_property
+    def influence(self) -> SparseMatrix:
+        """Positives; only training needs them."""
+        positives: SparseMatrix = self.model.influence(self.graph)
+        return positives
 
     def full_batch(self) -> ClusteringBatch:
         size = self.x.shape[0]
