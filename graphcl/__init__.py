@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "Interactions": "graphcl.data",
     "InputError": "graphcl.errors",
+    "NodeClusterer": "graphcl.pipelines",
     "SequentialRecommender": "graphcl.pipelines",
 }
 _ROOMS = (
@@ -34,7 +35,7 @@ _ROOMS = (
     "views",
 )
 
-__all__ = ["InputError", "Interactions", "SequentialRecommender", "__version__"]
+__all__ = ["InputError", "Interactions", "NodeClusterer", "SequentialRecommender", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ from graphcl.errors import InputError
 
 if TYPE_CHECKING:
     from graphcl.pipelines.base import Embeddings, Pipeline, TrainedPipeline
+    from graphcl.pipelines.clustering import NodeClusterer
     from graphcl.pipelines.collaborative import CollaborativeRecommender
     from graphcl.pipelines.runs import RunFolder
     from graphcl.pipelines.sequential import SequentialRecommender
@@ -33,6 +34,7 @@ _LAZY = {
 __all__ = [
     "CollaborativeRecommender",
     "Embeddings",
+    "NodeClusterer",
     "Pipeline",
     "RunFolder",
     "SequentialRecommender",
