@@ -76,7 +76,7 @@ class ClusterGraph:
         if self.adjacency.values is not None:
             parts.append(self.adjacency.values)
         for part in parts:
-            digest.update(np.ascontiguousarray(part.numpy()))
+            digest.update(np.ascontiguousarray(part.numpy()).data)
         return digest.hexdigest()
 
     def write(self, folder: Path) -> None:
