@@ -46,8 +46,9 @@ def influence_matrix(
         self_loops: weight λ; 0 adds none, and a node without entries then has an empty row.
         max_entries: keep the so many largest entries of every row; None keeps all. Entries equal in single precision
             rank by column, the lowest first.
-        max_intermediate: keep the so many largest entries of every row of a power before it is multiplied again. None
-            multiplies whole powers: exact, but on graphs with hubs a third power can reach everything.
+        max_intermediate: keep the so many largest entries of every row, of the power or of the sum so far, before it is
+            multiplied again. None multiplies whole rows: exact, but on graphs with hubs three steps can reach
+            everything.
         block_entries: bound on the scalar products of one sparse product (a single row may have more).
 
     Returns:
@@ -119,23 +120,26 @@ class _Powers:
 
     def rows(self) -> Iterator[Any]:
         """Finished blocks in the order of their rows."""
-        return self._multiply(self.walk, self.walk, 1)
+        return self._multiply(self.walk, np.arange(self.walk.shape[0]), 1)
 
-    def _multiply(self, power: Any, total: Any, step: int) -> Iterator[Any]:
-        """From some rows of the power ``step`` (and of the sum so far) to the finished rows."""
+    def _multiply(self, reached: Any, nodes: npt.NDArray[np.int64], step: int) -> Iterator[Any]:
+        """From what some nodes reach in ``step`` steps (or up to ``step``) to their finished rows."""
         if step == self.order:
-            yield _largest(total, self.max_entries)
+            finished = _largest(reached, self.max_entries)
+            finished.sort_indices()
+            yield finished
             return
-        power = _largest(power, self.max_intermediate)
-        for part in self._blocks(power):
-            product = power[part] @ self.walk
-            product.sort_indices()
-            yield from self._multiply(product, total[part] + product if self.accumulate else product, step + 1)
+        reached = _largest(reached, self.max_intermediate)
+        if self.accumulate:
+            # P + ... + P^(s + 1) = (I + P + ... + P^s) P: one product a step, and no sum of large matrices.
+            reached = reached + _rows_of_identity(nodes, reached.shape[1])
+        for part in self._blocks(reached):
+            yield from self._multiply(reached[part] @ self.walk, nodes[part], step + 1)
 
-    def _blocks(self, power: Any) -> Iterator[slice]:
+    def _blocks(self, reached: Any) -> Iterator[slice]:
         """Consecutive rows whose product has at most ``block_entries`` scalar products, one row at least."""
-        products = np.concatenate([np.zeros(1, np.int64), self.degree[power.indices].cumsum()])[power.indptr]
-        start, stop = 0, power.shape[0]
+        products = np.concatenate([np.zeros(1, np.int64), self.degree[reached.indices].cumsum()])[reached.indptr]
+        start, stop = 0, reached.shape[0]
         while start < stop or stop == 0:
             end = int(np.searchsorted(products, products[start] + self.block_entries, side="right")) - 1
             end = min(max(end, start + 1), stop)
@@ -145,18 +149,35 @@ class _Powers:
             start = end
 
 
+def _rows_of_identity(nodes: npt.NDArray[np.int64], size: int) -> Any:
+    from scipy.sparse import csr_array
+
+    return csr_array((np.ones(nodes.size), nodes, np.arange(nodes.size + 1)), shape=(nodes.size, size))
+
+
 def _largest(matrix: Any, bound: int | None) -> Any:
-    """The ``bound`` largest entries of every row, columns ascending; equal ones (in float32) by column."""
+    """The ``bound`` largest entries of every row; equal ones (in float32) by column, the lowest first."""
     length = np.diff(matrix.indptr)
     if bound is None or length.max(initial=0) <= bound:
         return matrix
     from scipy.sparse import csr_array
 
-    row = np.repeat(np.arange(matrix.shape[0]), length)
-    order = np.lexsort((matrix.indices, -matrix.data.astype(np.float32), row))
-    rank: npt.NDArray[np.int64] = np.arange(order.size) - np.repeat(matrix.indptr[:-1], length)
-    # Entries of long rows that rank too low go; positions of the rest come back in the old order, which is by column.
-    kept = np.sort(order[rank < bound])
+    # One integer an entry that no other of its row has: the bits of numbers above 0 are in the order of the numbers.
+    bits = matrix.data.astype(np.float32).view(np.int32).astype(np.int64)
+    key = (bits << 32) | (2**32 - 1 - matrix.indices.astype(np.int64))
+    threshold = np.zeros(matrix.shape[0], dtype=np.int64)
+    long = np.flatnonzero(length > bound)
+    # Rows of about one length side by side, so that padding at most doubles them.
+    width_of = 2 ** np.ceil(np.log2(length[long])).astype(np.int64)
+    for width in np.unique(width_of):
+        rows = long[width_of == width]
+        for start in range(0, rows.size, max(1, _BLOCK_ENTRIES // int(width))):
+            some = rows[start : start + max(1, _BLOCK_ENTRIES // int(width))]
+            place = np.arange(width)
+            inside = place < length[some, None]
+            keys = np.where(inside, key[np.where(inside, matrix.indptr[some, None] + place, 0)], -1)
+            threshold[some] = np.partition(keys, width - bound, axis=1)[:, width - bound]
+    kept = key >= np.repeat(threshold, length)
     offsets = np.concatenate([np.zeros(1, np.int64), np.minimum(length, bound).cumsum()])
     return csr_array((matrix.data[kept], matrix.indices[kept], offsets), shape=matrix.shape)
 
