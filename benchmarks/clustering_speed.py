@@ -349,9 +349,9 @@ def main() -> None:
     found = json.loads(path.read_text())["parts"] if path.exists() else {}
     threads = torch.get_num_threads()
     machine = f"{platform.processor() or platform.machine()}, {threads} threads, torch {torch.__version__}"
+    options.out.mkdir(parents=True, exist_ok=True)
     for part in options.parts:
         found[part] = PARTS[part](options)
-        options.out.mkdir(parents=True, exist_ok=True)
         about = {"machine": machine, "cores": os.cpu_count()}
         path.write_text(json.dumps({"about": about, "parts": found}, indent=1) + "\n")
         (options.out / "clustering_speed.md").write_text(report(found, about))

@@ -67,7 +67,8 @@ class MLP(nn.Module):
         super().__init__()
         check_widths(widths)
         self.layers = nn.ModuleList(Linear(width, wider) for width, wider in pairwise(widths))
-        self.activation = make_activation(activation)
+        # What a linear layer returns is not needed for its gradient, so that relu may overwrite it.
+        self.activation = nn.ReLU(inplace=True) if activation == "relu" else make_activation(activation)
         self.dropout = _rate(dropout)
         if generator is not None:
             initialize_linear(self, generator)
