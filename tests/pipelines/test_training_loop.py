@@ -222,6 +222,36 @@ def test_checkpoints_are_written_by_time_and_at_the_end(tmp_path: Path, monkeypa
     assert len(list((tmp_path / "checkpoints").glob("best-*"))) == 1
 
 
+class Interrupted(Exception):
+    """What a power cut is to this test."""
+
+
+@dataclass(frozen=True)
+class PowerCut:
+    """Validation that ends the process before an epoch is kept."""
+
+    epoch: int
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        if events.count("step") == self.epoch:
+            raise Interrupted
+        return measure(model)
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_epochs_after_the_last_checkpoint_are_repeated(keep: Any, tmp_path: Path) -> None:
+    plan = replace(PLAN, epochs=8, metric="closeness", keep=keep, checkpoint_seconds=3600.0, weight_average=0.5)
+    whole, state = fit(tmp_path / "whole", plan, validate=measure)
+    with pytest.raises(Interrupted):
+        fit(tmp_path / "parts", plan, validate=PowerCut(5))
+    assert len((tmp_path / "parts" / "history.csv").read_text().splitlines()) == 2
+    parts, resumed = fit(tmp_path / "parts", plan, validate=measure)
+    assert events[0] == "start 1"
+    assert torch.equal(whole.weight, parts.weight)
+    assert [record["loss"] for record in state.history] == [record["loss"] for record in resumed.history]
+    assert state.best_epoch == resumed.best_epoch
+
+
 def test_a_loss_that_is_no_number_is_bad_input(tmp_path: Path) -> None:
     class Broken(TinyModel):
         def objective(self, batch: TinyBatch) -> tuple[Tensor, dict[str, Tensor]]:
