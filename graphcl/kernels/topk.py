@@ -212,9 +212,12 @@ def _row_topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     ``torch.topk`` finds the k-th score but takes any of the entries that equal it; only rows where more than k entries
     reach that score are sorted in full.
     """
-    values, indices = torch.topk(scores, k, dim=1)
-    reached = torch.ge(scores, values[:, -1:]).sum(dim=1)
-    tied = torch.nonzero((reached > k) & (values[:, -1] > -torch.inf)).squeeze(1)
+    # One entry more tells whether the k-th score is tied with one that is left out.
+    values, indices = torch.topk(scores, min(k + 1, scores.shape[1]), dim=1)
+    cut = values[:, k - 1]
+    left_out = (values[:, k:] == cut.unsqueeze(1)).any(dim=1)
+    tied = torch.nonzero(left_out & (cut > -torch.inf)).squeeze(1)
+    values, indices = values[:, :k], indices[:, :k]
     if tied.numel() > 0:
         tied_values, tied_indices = torch.sort(scores[tied], dim=1, descending=True, stable=True)
         values[tied], indices[tied] = tied_values[:, :k], tied_indices[:, :k]
