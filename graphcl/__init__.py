@@ -16,6 +16,7 @@ _EXPORTS = {
     "Interactions": "graphcl.data",
     "InputError": "graphcl.errors",
     "NodeClusterer": "graphcl.pipelines",
+    "NodeEmbedder": "graphcl.pipelines",
     "SequentialRecommender": "graphcl.pipelines",
 }
 _ROOMS = (
@@ -35,7 +36,7 @@ _ROOMS = (
     "views",
 )
 
-__all__ = ["InputError", "Interactions", "NodeClusterer", "SequentialRecommender", "__version__"]
+__all__ = ["InputError", "Interactions", "NodeClusterer", "NodeEmbedder", "SequentialRecommender", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

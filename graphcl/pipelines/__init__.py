@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from graphcl.pipelines.base import Embeddings, Pipeline, TrainedPipeline
     from graphcl.pipelines.clustering import NodeClusterer
     from graphcl.pipelines.collaborative import CollaborativeRecommender
+    from graphcl.pipelines.embedding import NodeEmbedder
     from graphcl.pipelines.runs import RunFolder
     from graphcl.pipelines.sequential import SequentialRecommender
 
@@ -35,6 +36,7 @@ __all__ = [
     "CollaborativeRecommender",
     "Embeddings",
     "NodeClusterer",
+    "NodeEmbedder",
     "Pipeline",
     "RunFolder",
     "SequentialRecommender",
