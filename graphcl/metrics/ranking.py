@@ -48,6 +48,8 @@ DEFAULT_BUCKET_EDGES = (1, 10, 50)
 _MEMORY_BUDGET = 64 * 2**20
 # Larger blocks are no faster, and smaller ones lose time between threads; the budget only caps them.
 _BEST_BLOCK = 16 * 2**20
+# Targets a query from which sorting a row is cheaper than counting it once a target.
+_SORTED_ABOVE = 3
 # BLAS rounds the entries of a product differently in the fringe that does not fill its register tiles, and in products
 # of very few rows. Blocks that start and end on multiples of this size have no fringe, so equal items get equal scores
 # and ranks do not depend on the block size. It is a multiple of the tile sides in use (4 to 48).
@@ -62,6 +64,7 @@ def rank_of_targets(
     *,
     exclude: Csr | None = None,
     ties: Ties = "optimistic",
+    depth: int | None = None,
     memory_budget: int = _MEMORY_BUDGET,
     block_size: tuple[int, int] | None = None,
 ) -> Tensor:
@@ -84,6 +87,8 @@ def rank_of_targets(
         exclude: ``(offsets [N+1], columns [E])`` of items that are no candidates for that query. A target that is
             itself excluded can never be recommended: its rank is ``inf``.
         ties: the tie rule.
+        depth: tell ranks apart only up to here; every later one is ``depth + 1``, which is all that metrics with
+            cut-offs of at most ``depth`` need and several times faster where queries have many targets. None ranks all.
         memory_budget: upper bound in bytes of one score block.
         block_size: ``(queries, items)`` of one block; chosen from the budget by default.
 
@@ -119,6 +124,7 @@ def rank_of_targets(
         targets,
         exclude=exclude,
         ties=ties,
+        depth=depth,
         memory_budget=memory_budget,
         block_size=block_size,
         device=queries.device,
@@ -180,6 +186,7 @@ def rank_of_targets_by_score(
     *,
     exclude: Csr | None = None,
     ties: Ties = "optimistic",
+    depth: int | None = None,
     memory_budget: int = _MEMORY_BUDGET,
     block_size: tuple[int, int] | None = None,
     device: torch.device | str = "cpu",
@@ -193,6 +200,7 @@ def rank_of_targets_by_score(
         targets: as in :func:`rank_of_targets`.
         exclude: as in :func:`rank_of_targets`.
         ties: as in :func:`rank_of_targets`.
+        depth: as in :func:`rank_of_targets`.
         memory_budget: as in :func:`rank_of_targets`.
         block_size: as in :func:`rank_of_targets`.
         device: where ``score`` computes.
@@ -214,6 +222,8 @@ def rank_of_targets_by_score(
     num_queries, num_items = shape
     if ties not in get_args(Ties):
         raise ValueError(f"ties must be one of {', '.join(get_args(Ties))}, got {ties!r}")
+    if depth is not None and (depth < 1 or ties != "optimistic"):
+        raise ValueError(f"depth must be at least 1 and needs ties='optimistic', got {depth} with {ties!r}")
     target_offsets, target_columns = csr_of_targets(targets, num_queries, num_items, device)
     _refuse_repeats(target_offsets, target_columns, num_items)
     excluded = None if exclude is None else _checked_csr(exclude, "exclude", num_queries, num_items, device)
@@ -231,6 +241,7 @@ def rank_of_targets_by_score(
             target_columns[first:last],
             None if excluded is None else _rows_of_csr(excluded, start, stop),
             ties,
+            depth,
         )
     return ranks
 
@@ -242,6 +253,7 @@ def _rank_block(
     columns: Tensor,
     excluded: tuple[Tensor, Tensor] | None,
     ties: Ties,
+    depth: int | None,
 ) -> Tensor:
     """Ranks of the targets of one block of queries; ``excluded`` holds (row, column) pairs."""
     counts = offsets.diff()
@@ -268,7 +280,7 @@ def _rank_block(
                 target_scores = scores.new_empty(columns.shape[0])
             target_scores[inside] = scores[rows[inside], columns[inside] - block.start]
     reachable = torch.ones_like(columns, dtype=torch.bool)
-    if excluded is not None:
+    if excluded is not None and not bool(torch.isfinite(target_scores).all()):
         reachable = ~_is_member(rows, columns, excluded)
     if not bool(torch.isfinite(target_scores[reachable]).all()):
         raise ValueError("the score of a target is not finite; the model has diverged")
@@ -277,6 +289,12 @@ def _rank_block(
     tied = torch.zeros_like(above)
     for block in blocks:
         scores = masked_scores(block) if cached is None else cached
+        if depth is not None:
+            above += _count_above_within(scores, rows, target_scores, depth)
+            continue
+        if ties == "optimistic" and columns.shape[0] > _SORTED_ABOVE * scores.shape[0]:
+            above += _count_above_sorted(scores, offsets, target_scores)
+            continue
         for chunk in _target_chunks(columns.shape[0], scores.shape[0]):
             rivals = scores if one_each else scores[rows[chunk]]
             threshold = target_scores[chunk, None]
@@ -293,7 +311,35 @@ def _rank_block(
         before, group = _order_among_tied_targets(rows, columns, target_scores, one_each)
         share = {"optimistic": 0.0, "mean": 0.5, "pessimistic": 1.0}[ties]
         ranks = 1 + above + before + (share * (tied - group) if share else 0.0)
+    if depth is not None:
+        ranks = ranks.clamp(max=depth + 1)
     return torch.where(reachable, ranks, math.inf)
+
+
+def _count_above_within(scores: Tensor, rows: Tensor, thresholds: Tensor, depth: int) -> Tensor:
+    """How many of the ``depth`` highest scores of a target's row are above it; the row's true count up to ``depth``."""
+    depth = min(depth, scores.shape[1])
+    if scores.device.type == "cpu":
+        # NumPy selects with vector instructions where torch's selection does not.
+        split = scores.shape[1] - depth
+        highest = torch.from_numpy(np.partition(scores.numpy(), split, axis=1)[:, split:])
+    else:
+        highest = torch.topk(scores, depth, dim=1, sorted=False).values
+    return (highest.index_select(0, rows) > thresholds[:, None]).sum(1)
+
+
+def _count_above_sorted(scores: Tensor, offsets: Tensor, thresholds: Tensor) -> Tensor:
+    """How many scores of a target's row are above it: rows with many targets are sorted once instead."""
+    ordered = (
+        torch.from_numpy(np.sort(scores.numpy(), axis=1)) if scores.device.type == "cpu" else scores.sort(1).values
+    )
+    counts = offsets.diff()
+    place = torch.arange(thresholds.shape[0], device=offsets.device) - offsets[:-1].repeat_interleave(counts)
+    rows = torch.repeat_interleave(torch.arange(counts.shape[0], device=counts.device), counts)
+    padded = thresholds.new_zeros(counts.shape[0], int(counts.max()))
+    padded[rows, place] = thresholds
+    at_most: Tensor = torch.searchsorted(ordered, padded, right=True)[rows, place]
+    return scores.shape[1] - at_most
 
 
 def _order_among_tied_targets(
@@ -301,6 +347,10 @@ def _order_among_tied_targets(
 ) -> tuple[Tensor | float, Tensor | float]:
     """For each target: how many targets of its query tie with it and have a lower index, and how many tie in all."""
     if one_each:
+        return 0.0, 1.0
+    order = torch.argsort(scores, stable=True)
+    order = order[torch.argsort(rows[order], stable=True)]
+    if not bool(((rows[order].diff() == 0) & (scores[order].diff() == 0)).any()):
         return 0.0, 1.0
     order = torch.argsort(columns, stable=True)
     order = order[torch.argsort(scores[order], stable=True)]
@@ -519,10 +569,14 @@ def per_query_metrics(
     relevant = starts.diff()
     num_queries = relevant.shape[0]
     rows = torch.repeat_interleave(torch.arange(num_queries, device=ranks.device), relevant)
+    # Only targets within the largest cut-off enter a sum; they come first in the order of their query.
+    found = ranks <= max(ks)
+    rows, ranks = rows[found], ranks[found]
     order = torch.argsort(ranks, stable=True)
     order = order[torch.argsort(rows[order], stable=True)]
     sorted_ranks = ranks[order]  # by query, then by rank; `rows` is already in that order
-    position = torch.arange(ranks.shape[0], device=ranks.device) - starts[rows] + 1
+    counted = torch.bincount(rows, minlength=num_queries)
+    position = torch.arange(ranks.shape[0], device=ranks.device) - (counted.cumsum(0) - counted)[rows] + 1
 
     def per_query_sum(terms: Tensor) -> Tensor:
         return torch.zeros(num_queries, dtype=torch.float64, device=ranks.device).index_add_(0, rows, terms)

@@ -443,7 +443,7 @@ class RankingValidation:
         """Metrics by name."""
         queries, items = self.encode(model, self.histories, self.users)
         exclude = self.histories.csr if self.seen == "exclude" else None
-        ranks = rank_of_targets(queries, items, self.targets, exclude=exclude)
+        ranks = rank_of_targets(queries, items, self.targets, exclude=exclude, depth=max(self.cutoffs))
         return ranking_metrics(ranks, self.targets[0], ks=self.cutoffs).to_dict()
 
 
