@@ -198,8 +198,8 @@ def heco_contrast(one: Case) -> Mapping[str, Any]:
         hidden = nn.functional.elu(rows @ weights[0].T + weights[1])
         return hidden @ weights[2].T + weights[3]
 
-    views = [project(wave(one.inputs[name])) for name in ("z_mp", "z_sc")]
-    return {"loss": heco(*views, positives, temperature=one.inputs["tau"], balance=one.inputs["lam"])}
+    first, second = (project(wave(one.inputs[name])) for name in ("z_mp", "z_sc"))
+    return {"loss": heco(first, second, positives, temperature=one.inputs["tau"], balance=one.inputs["lam"])}
 
 
 @case("meow_end_to_end")
