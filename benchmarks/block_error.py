@@ -17,6 +17,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -75,7 +76,7 @@ def run() -> list[Row]:
             anchors, positives = draw(num, spread, generator)
             anchors.requires_grad_()
             exact, exact_slope, exact_seconds = timed(
-                anchors, lambda a=anchors, p=positives: info_nce(a, p, temperature=TEMPERATURE)
+                anchors, partial(info_nce, anchors, positives, temperature=TEMPERATURE)
             )
             for clusters in CLUSTERS:
                 assignment = k_means(positives, clusters, generator)
@@ -83,8 +84,13 @@ def run() -> list[Row]:
                 for correction in get_args(BlockCorrection):
                     value, slope, seconds = timed(
                         anchors,
-                        lambda a=anchors, p=positives, c=assignment, k=correction: block_info_nce(
-                            a, p, c, temperature=TEMPERATURE, correction=k
+                        partial(
+                            block_info_nce,
+                            anchors,
+                            positives,
+                            assignment,
+                            temperature=TEMPERATURE,
+                            correction=correction,
                         ),
                     )
                     rows.append(
@@ -156,7 +162,7 @@ def lines_of(rows: list[Row]) -> Iterator[tuple[str, str, list[Line]]]:
         ("clusters", f"error over K (N = {largest:,})", "size", largest),
         ("size", "error over N (K = 64)", "clusters", 64),
     ):
-        panel = []
+        panel: list[Line] = []
         for spread, colour in colours.items():
             for correction, dashes in (("none", ""), ("full", "5 3")):
                 points = [
@@ -215,9 +221,9 @@ def plot_of(rows: list[Row]) -> str:
             else:
                 path = " ".join(place(x, y) for x, y in points)
                 parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-dasharray="{dashes}"/>')
-            y = top + height + 40 + 16 * row
-            parts.append(f'<rect x="{left}" y="{y - 5}" width="14" height="4" fill="{colour}"/>')
-            parts.append(f'<text x="{left + 20}" y="{y}">{name}{" (dashed)" if dashes == "5 3" else ""}</text>')
+            below = top + height + 40 + 16 * row
+            parts.append(f'<rect x="{left}" y="{below - 5}" width="14" height="4" fill="{colour}"/>')
+            parts.append(f'<text x="{left + 20}" y="{below}">{name}{" (dashed)" if dashes == "5 3" else ""}</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 
