@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from graphcl.models.base_clustering import ClusteringBatch, ClusteringConfig, ClusteringModel
     from graphcl.models.base_collaborative import CollaborativeConfig, CollaborativeModel, PairBatch
     from graphcl.models.base_embedding import EmbeddingInputs, EmbeddingModel, NodeBatch, Preset
+    from graphcl.models.bgrl import BGRL, BGRLConfig
+    from graphcl.models.dgi import DGI, DGIConfig
+    from graphcl.models.grace import GRACE, GRACEConfig
     from graphcl.models.heco import HeCo, HeCoConfig
     from graphcl.models.lightgcl import LightGCL, LightGCLConfig
     from graphcl.models.lightgcn import LightGCN, LightGCNConfig
     from graphcl.models.meow import MEOW, MEOWConfig
     from graphcl.models.mmhcl import MMHCL, MMHCLConfig
+    from graphcl.models.mvgrl import MVGRL, MVGRLConfig
     from graphcl.models.pamc import PamC, PamCConfig
     from graphcl.models.sasrec import SASRec, SASRecConfig
     from graphcl.models.scgc import SCGC, SCGCConfig, SCGCStar, SCGCStarConfig
@@ -39,6 +43,14 @@ _LAZY = {
     "CollaborativeModel": "graphcl.models.base_collaborative",
     "EmbeddingInputs": "graphcl.models.base_embedding",
     "EmbeddingModel": "graphcl.models.base_embedding",
+    "BGRL": "graphcl.models.bgrl",
+    "BGRLConfig": "graphcl.models.bgrl",
+    "DGI": "graphcl.models.dgi",
+    "DGIConfig": "graphcl.models.dgi",
+    "GRACE": "graphcl.models.grace",
+    "GRACEConfig": "graphcl.models.grace",
+    "MVGRL": "graphcl.models.mvgrl",
+    "MVGRLConfig": "graphcl.models.mvgrl",
     "HeCo": "graphcl.models.heco",
     "HeCoConfig": "graphcl.models.heco",
     "LightGCL": "graphcl.models.lightgcl",
@@ -71,19 +83,26 @@ _LAZY = {
 }
 
 __all__ = [
+    "BGRL",
+    "DGI",
+    "GRACE",
     "MEOW",
     "MMHCL",
+    "MVGRL",
     "SCGC",
     "SGL",
     "AdaMEOW",
     "AdaMEOWConfig",
+    "BGRLConfig",
     "ClusteringBatch",
     "ClusteringConfig",
     "ClusteringModel",
     "CollaborativeConfig",
     "CollaborativeModel",
+    "DGIConfig",
     "EmbeddingInputs",
     "EmbeddingModel",
+    "GRACEConfig",
     "HeCo",
     "HeCoConfig",
     "LightGCL",
@@ -92,6 +111,7 @@ __all__ = [
     "LightGCNConfig",
     "MEOWConfig",
     "MMHCLConfig",
+    "MVGRLConfig",
     "ModelConfig",
     "NodeBatch",
     "PairBatch",

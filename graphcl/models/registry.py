@@ -14,11 +14,15 @@ ModelClass = TypeVar("ModelClass", bound=type)
 # name -> (task, "module:class" or the class itself)
 _MODELS: dict[str, tuple[str, str | type]] = {
     "adameow": ("embedding", "graphcl.models.adameow:AdaMEOW"),
+    "bgrl": ("embedding", "graphcl.models.bgrl:BGRL"),
+    "dgi": ("embedding", "graphcl.models.dgi:DGI"),
+    "grace": ("embedding", "graphcl.models.grace:GRACE"),
     "heco": ("embedding", "graphcl.models.heco:HeCo"),
     "lightgcl": ("collaborative", "graphcl.models.lightgcl:LightGCL"),
     "lightgcn": ("collaborative", "graphcl.models.lightgcn:LightGCN"),
     "meow": ("embedding", "graphcl.models.meow:MEOW"),
     "mmhcl": ("collaborative", "graphcl.models.mmhcl:MMHCL"),
+    "mvgrl": ("embedding", "graphcl.models.mvgrl:MVGRL"),
     "pamc": ("clustering", "graphcl.models.pamc:PamC"),
     "sasrec": ("sequential", "graphcl.models.sasrec:SASRec"),
     "scgc": ("clustering", "graphcl.models.scgc:SCGC"),
