@@ -57,7 +57,7 @@ def test_hard_weights_are_the_formula(clusterings: int, memory_budget: int) -> N
 def test_an_anchor_without_negatives_leaves_the_mean_or_meets_the_floor() -> None:
     x, y = rows(4), rows(4, seed=1)
     shared = [torch.zeros(4, dtype=torch.int64)]
-    assert float(meow_info_nce(x, y, shared)) == 0.0
+    assert float(meow_info_nce(x, y, shared).detach()) == 0.0
     x32 = x.detach().float().requires_grad_()
     meow_info_nce(x32, y.detach().float(), shared).backward()  # type: ignore[no-untyped-call]
     assert x32.grad is not None
@@ -214,6 +214,9 @@ def test_assignments_are_the_best_and_centroids_the_means(metric: str) -> None:
     torch.testing.assert_close(found.similarity, score.max(1).values)
     for cluster in range(5):
         members = x[found.assignments == cluster]
+        if members.shape[0] == 0:
+            assert metric == "dot"
+            continue
         # With inner products some centroid may stay unused, and the largest cluster is nudged to make room for it.
         nudge = 1e-6 if metric == "euclidean" else 2e-3
         torch.testing.assert_close(found.centroids[cluster], members.mean(0), rtol=nudge, atol=1e-8)
