@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from graphcl.functional._at_once import with_gradient_at_once
 from graphcl.functional._pair_terms import (
     check_views,
     count_different,
@@ -218,8 +219,12 @@ def cua(
     tensor(-3.4486)
     """
 
-    def spread(z: Tensor, other: Tensor | None = None) -> Tensor:
+    def uniform(z: Tensor, other: Tensor | None = None) -> Tensor:
         return uniformity(z, other=other, ids=ids, t=t, memory_budget=memory_budget, backend=backend)
+
+    # Sweeps over all pairs, each of which is done with its memory before the next.
+    def spread(*rows: Tensor) -> Tensor:
+        return with_gradient_at_once(uniform, *rows)
 
     contrast = info_nce(
         z1, z2, ids=ids, temperature=temperature, symmetric=True, memory_budget=memory_budget, backend=backend

@@ -9,11 +9,15 @@ import torch
 from torch import Tensor
 
 from graphcl.functional._embeddings import check_labels, unit_rows, unit_views
+from graphcl.functional._row_blocks import over_row_blocks
 from graphcl.functional.reduction import Reduction, reduce_anchors
 from graphcl.kernels import Backend, edge_dot, pair_topk
 from graphcl.kernels._arguments import MEMORY_BUDGET, check_block_size, check_positive
 
 __all__ = ["groco"]
+
+# Numbers that the network and its gradient hold for an element of an anchor and a layer.
+_FLOATS_PER_COMPARISON = 12
 
 
 def groco(
@@ -64,8 +68,8 @@ def groco(
     Raises:
         ValueError, TypeError: shapes, dtypes or options that do not fit.
 
-    Complexity: O(V N^2 d + V N (K + P)^2) time, O(V N (d + (K + P)^2)) memory. The network's (K + P)^2 matrix is not
-    formed: the top-rank probabilities are carried back through its layers.
+    Complexity: O(V N^2 d + V N (K + P)^2) time, O(V N (d + K + P)) memory plus the tiles. The network's (K + P)^2
+    matrix is not formed: the top-rank probabilities are carried back through its layers.
 
     Confidence: V (released class executed, value and gradient agree); ``keys``, ``ids`` and ``key_ids`` are conventions
     of this package.
@@ -100,7 +104,16 @@ def groco(
             z[view], candidates, rows, nearest[rows, slots], memory_budget=memory_budget, backend=backend
         )
         negative = z.new_full(nearest.shape, -torch.inf).index_put((rows, slots), similarity)
-        losses.append(_sorting_loss(negative, found.sum(dim=1), positive[view], steepness))
+        losses.append(
+            over_row_blocks(
+                lambda below, number, above: _sorting_loss(below, number, above, steepness),
+                (negative, found.sum(dim=1), positive[view]),
+                (),
+                num_columns=(negative.shape[1] + num_views - 1) ** 2,
+                floats_per_pair=_FLOATS_PER_COMPARISON,
+                memory_budget=memory_budget,
+            )
+        )
         valids.append(found.any(dim=1))
     return reduce_anchors(torch.cat(losses), reduction, valid=torch.cat(valids))
 
