@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/losses.py                        all objectives at 1,024 to 65,536 rows: hours
     OMP_NUM_THREADS=1 python benchmarks/losses.py --sizes 1024 4096 --objectives nt_xent sup_con
     OMP_NUM_THREADS=1 python benchmarks/losses.py --memory-check         one step at 65,536 rows against 1 GiB: hours
+    OMP_NUM_THREADS=1 python benchmarks/losses.py --plan-check           the planner's peaks against measured ones
 
 Inputs are the random rows of `graphcl.losses.catalogue`, float32, on the CPU. Every case runs in a process of its own
 with a time limit and at most 12 GiB (or what is free). Time is that of a step, the median of as many as fit a second
@@ -19,6 +20,7 @@ losses.md and the plot losses.svg are written from all of them.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import importlib.util
 import json
 import math
@@ -30,6 +32,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -37,14 +40,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphcl.losses import plan
 from graphcl.losses.catalogue import CATALOGUE, Call
 
 SIZES = (1_024, 2_048, 4_096, 8_192, 16_384, 32_768, 65_536)
 OWN_TILES = ("soft_top_k",)  # its backend argument is for the listed positives only
+MMAP_THRESHOLD = -3  # of glibc's mallopt: larger blocks are mapped, and unmapped when they are freed
 KINDS = ("graphcl", "dense", "PML")
 RESULTS = Path(__file__).parent / "results"
 MEASURED_SECONDS = 1.0
 MOST_MEMORY = 12 * 2**30
+PLAN_SIZES = (4_096, 16_384, 65_536)
+PLANNED = (
+    *("cacr_rbf", "claps", "cmim", "cwcl", "feature_transform", "genview", "hiclr", "info_nce", "moco"),
+    *("multi_positive_info_nce", "pmrl", "proto_triplet", "sup_con", "swav", "uniformity"),
+)
 MEMORY_CHECK = {"size": 65_536, "dim": 64, "limit_mib": 1024}
 
 Row = dict[str, Any]
@@ -172,9 +182,11 @@ def step_of(form: str, name: str, size: int, dim: int) -> Callable[[], float]:
     return step
 
 
-def run_case(form: str, name: str, size: int, dim: int, once: bool) -> Row:
-    """Measure one case in this process."""
+def run_case(form: str, name: str, size: int, dim: int, once: bool, return_freed: bool = False) -> Row:
+    """Measure one case in this process; ``return_freed`` makes the C library give freed blocks back at once."""
     limit_memory()
+    if return_freed:
+        ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, 2**16)
     step_of(form, name, min(size, 128), dim)()
     step = step_of(form, name, size, dim)
     # With one thread its own time is what counts, whatever else runs on the machine.
@@ -213,26 +225,36 @@ def limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def measure(form: str, name: str, size: int, dim: int, timeout: float, *, once: bool = False) -> Row:
-    """One case in a process of its own, forked from this one, which has loaded the libraries and run nothing."""
+def measure(
+    form: str, name: str, size: int, dim: int, timeout: float, *, once: bool = False, return_freed: bool = False
+) -> Row:
+    """One case in a process of its own."""
+    found = in_child(lambda: run_case(form, name, size, dim, once, return_freed), timeout)
+    return {"objective": name, "form": form, "size": size, "dim": dim, **found}
+
+
+def in_child(task: Callable[[], Row], timeout: float) -> Row:
+    """Run in a process forked from this one, which has loaded the libraries and run nothing."""
     context = multiprocessing.get_context("fork")
     receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=_report, args=(send, form, name, size, dim, once))
+    process = context.Process(target=_report, args=(send, task))
     process.start()
     send.close()
     try:
-        found = json.loads(receive.recv_bytes()) if receive.poll(timeout) else {"failed": f"more than {timeout:.0f} s"}
+        found: Row = (
+            json.loads(receive.recv_bytes()) if receive.poll(timeout) else {"failed": f"more than {timeout:.0f} s"}
+        )
     except EOFError:
         process.join()
         found = {"failed": f"exit status {process.exitcode}"}
     process.kill()
     process.join()
-    return {"objective": name, "form": form, "size": size, "dim": dim, **found}
+    return found
 
 
-def _report(send: Connection, form: str, name: str, size: int, dim: int, once: bool) -> None:
+def _report(send: Connection, task: Callable[[], Row]) -> None:
     try:
-        found = run_case(form, name, size, dim, once)
+        found = task()
     except (RuntimeError, MemoryError, ValueError, ImportError) as error:
         found = {"failed": _reason(f"{type(error).__name__}: {error}")}
     send.send_bytes(json.dumps(found).encode())
@@ -298,6 +320,54 @@ def check_memory(objectives: Iterable[str], timeout: float) -> tuple[list[Row], 
         rows.append({**row, "within_limit": within})
         print(f"{describe(row)} {'' if within else ' ABOVE OR NOT MEASURED'}", flush=True)
     return rows, above
+
+
+def check_plan(objectives: Iterable[str], sizes: Sequence[int], dim: int, timeout: float) -> Iterator[Row]:
+    """Planned peak beside the measured one, with an allocator that returns freed blocks and with the usual one."""
+    for name in objectives:
+        for size in sizes:
+            planned = in_child(partial(_planned, name, size, dim), timeout)
+            exact, usual = (
+                measure("graphcl", name, size, dim, timeout, once=True, return_freed=returned)
+                for returned in (True, False)
+            )
+            row: Row = {"objective": name, "form": "graphcl", "size": size, "dim": dim, "planned_mib": planned["mib"]}
+            row |= {"measured_mib": exact.get("extra_mib"), "usual_mib": usual.get("extra_mib")}
+            print(f"{name:32s} N {size:>6,} {planned['mib']:8.1f} {row['measured_mib']} {row['usual_mib']}", flush=True)
+            yield row
+
+
+def _planned(name: str, size: int, dim: int) -> Row:
+    return {"mib": plan(size, dim, name).peak / 2**20}
+
+
+def plan_report_of(rows: list[Row]) -> str:
+    """Markdown: planned and measured peaks, and their ratios."""
+    lines = [
+        "# Planned and measured peak memory",
+        "",
+        f"{describe_machine()}. `graphcl.losses.plan` beside the peak resident memory of one step, forward and",
+        "backward, beyond the inputs, MiB. Measured: with `MALLOC_MMAP_THRESHOLD_=65536`, so that the C library",
+        "returns freed blocks. Usual: without; glibc then keeps blocks of up to 32 MiB for later.",
+        "",
+        "| objective | N | planned | measured | planned / measured | usual | planned / usual |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    found: dict[str, list[float]] = {"measured_mib": [], "usual_mib": []}
+    for row in rows:
+        cells = [row["objective"], f"{row['size']:,}", f"{row['planned_mib']:,.0f}"]
+        for field, ratios in found.items():
+            if row[field] is None:
+                cells += ["not measured", ""]
+                continue
+            ratios.append(row["planned_mib"] / row[field])
+            cells += [f"{row[field]:,.0f}", f"{ratios[-1]:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    for field, ratios in found.items():
+        near = sum(abs(ratio - 1) <= 0.2 for ratio in ratios)
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}, median {statistics.median(ratios):.2f}"
+        lines += ["", f"Planned over {field.removesuffix('_mib')}: {spread}; within 20 % in {near} of {len(ratios)}."]
+    return "\n".join([*lines, ""])
 
 
 def read(path: Path) -> list[Row]:
@@ -613,7 +683,8 @@ def write(folder: Path, stem: str, rows: list[Row]) -> None:
         (folder / "losses.md").write_text(report_of(rows))
         (folder / "losses.svg").write_text(plot_of(rows))
     else:
-        (folder / f"{stem}.md").write_text(memory_report_of(rows))
+        report = memory_report_of if stem == "losses_memory" else plan_report_of
+        (folder / f"{stem}.md").write_text(report(rows))
 
 
 def main() -> None:
@@ -624,18 +695,26 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds for one case")
     parser.add_argument("--memory-check", action="store_true", help="only whether S and S2 objectives stay below 1 GiB")
+    parser.add_argument("--plan-check", action="store_true", help="only planned beside measured memory")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     arguments = parser.parse_args()
-    stem = "losses_memory" if arguments.memory_check else "losses"
-    path = arguments.out / f"{stem}.json"
     if arguments.memory_check:
+        path = arguments.out / "losses_memory.json"
         rows, above = check_memory(arguments.objectives, arguments.timeout)
-        write(arguments.out, stem, merge(path, rows))
+        write(arguments.out, path.stem, merge(path, rows))
         sys.exit(f"above {MEMORY_CHECK['limit_mib']} MiB or not measured: {', '.join(above)}" if above else 0)
+    if arguments.plan_check:
+        path = arguments.out / "losses_plan.json"
+        names = [name for name in PLANNED if name in arguments.objectives]
+        sizes = [size for size in PLAN_SIZES if size in arguments.sizes]
+        for row in check_plan(names, sizes, arguments.dim, arguments.timeout):
+            write(arguments.out, path.stem, merge(path, [row]))
+        return
+    path = arguments.out / "losses.json"
     for row in run(
         arguments.objectives, arguments.sizes, arguments.dim, arguments.timeout, arguments.forms, read(path)
     ):
-        write(arguments.out, stem, merge(path, [row]))
+        write(arguments.out, path.stem, merge(path, [row]))
 
 
 if __name__ == "__main__":
