@@ -203,8 +203,8 @@ class CollaborativeModel(nn.Module):
         if config.objective == "bpr":
             if batch.negatives is None:
                 raise ValueError("negatives are needed for the objective bpr, got None")
-            positive, negative = pair_scores(users, items, batch.users, batch.positives, batch.negatives)
-            return bpr(positive, negative, floor=config.bpr_floor, reduction="sum") / batch.total
+            gaps = score_gaps(users, items, batch.users, batch.positives, batch.negatives)
+            return bpr(gaps, torch.zeros_like(gaps), floor=config.bpr_floor, reduction="sum") / batch.total
         if config.objective == "sampled_softmax" and batch.candidates is None:
             raise ValueError("candidates are needed for the objective sampled_softmax, got None")
         hidden = users.index_select(0, batch.users) / config.score_temperature
@@ -255,34 +255,37 @@ class CollaborativeModel(nn.Module):
         return stacked[: self.num_users], stacked[self.num_users :]
 
 
-def pair_scores(users: Tensor, items: Tensor, user: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
-    """Inner products of listed pairs, one vector for each list of items, all in the same (not the given) order.
+def score_gaps(users: Tensor, items: Tensor, user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """How far the score of a positive item is above that of a negative one, ``u . (p - n)``, in any order of the pairs.
 
     Args:
         users: ``(U, d)``.
         items: ``(I, d)``.
         user: ``(B,)`` user ids.
-        columns: lists of ``(B,)`` item ids, one item a user each.
+        positive: ``(B,)`` item ids.
+        negative: ``(B,)`` item ids.
 
     Returns:
-        As many ``(B,)`` tensors as lists.
+        ``(B,)``, in the given order for small batches and sorted by user for large ones.
 
     Complexity: O(B d) time; O(U + I + B) memory beside the gathered rows of small batches.
 
-    >>> [scores.tolist() for scores in pair_scores(torch.eye(2), torch.eye(2), torch.tensor([1]), torch.tensor([1]))]
-    [[1.0]]
+    >>> score_gaps(torch.eye(2), torch.eye(2), torch.tensor([1]), torch.tensor([1]), torch.tensor([0]))
+    tensor([1.])
     """
     if user.shape[0] <= _GATHERED_PAIRS:
-        rows = users.index_select(0, user)
-        gathered = items.index_select(0, torch.cat(columns)).view(len(columns), *rows.shape)
-        return tuple((rows * gathered).sum(2).unbind())
+        rows = items.index_select(0, torch.cat([positive, negative]))
+        apart = rows[: user.shape[0]] - rows[user.shape[0] :]
+        return (users.index_select(0, user) * apart).sum(1)
     ordered, order = torch.sort(user)
     offsets = torch.zeros(users.shape[0] + 1, dtype=torch.int64, device=user.device)
     torch.cumsum(torch.bincount(ordered, minlength=users.shape[0]), 0, out=offsets[1:])
     shape = users.shape[0], items.shape[0]
-    return tuple(
-        sddmm(SparseMatrix(offsets, column[order], None, shape, check=False), users, items) for column in columns
-    )
+    scores = [
+        sddmm(SparseMatrix(offsets, column[order], None, shape, check=False), users, items)
+        for column in (positive, negative)
+    ]
+    return scores[0] - scores[1]
 
 
 def normalized_adjacency(graph: BipartiteGraph, dtype: torch.dtype | None = None) -> PropagationOperator:

@@ -19,7 +19,7 @@ from graphcl.models.base_collaborative import (
     Size,
     Temperature,
     Weight,
-    pair_scores,
+    score_gaps,
 )
 from graphcl.views.graphs import svd_view
 
@@ -211,8 +211,8 @@ class LightGCL(CollaborativeModel):
     def _ranking(self, users: Tensor, items: Tensor, batch: PairBatch) -> Tensor:
         if self.config.form == "released" or self.config.objective != "bpr" or batch.negatives is None:
             return super()._ranking(users, items, batch)
-        positive, negative = pair_scores(users, items, batch.users, batch.positives, batch.negatives)
-        return bpr(positive, negative, form="hinge", reduction="sum") / batch.total
+        gaps = score_gaps(users, items, batch.users, batch.positives, batch.negatives)
+        return bpr(gaps, torch.zeros_like(gaps), form="hinge", reduction="sum") / batch.total
 
     def tables(self) -> list[Tensor]:
         """The embedding table, and the matrices of the original form."""

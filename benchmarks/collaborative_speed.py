@@ -1,0 +1,412 @@
+"""Time and memory of the graph recommenders, every measurement in a process of its own, one after the other.
+
+    python benchmarks/collaborative_speed.py --parts dense recbole synthetic --recbole-python ENV/bin/python
+
+``dense``: an MMHCL epoch on tiktok (user branch), exact and with sampled anchors, beside a plain dense transcription of
+its loss (`peers/dense_mmhcl.py`); and building the user-user structure. ``recbole``: a LightGCN epoch and a
+full-ranking evaluation on ml-100k beside RecBole 1.2.1, on one split with one batch size. ``synthetic``: an epoch of
+LightGCN and of MMHCL's user branch on generated graphs up to 1 M users, 200 k items and 20 M interactions, with the
+exponent of growth.
+Results are merged into benchmarks/results/collaborative_speed.json and .md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+PEERS = HERE / "peers"
+RESULTS = HERE / "results"
+SIZES = (1_250_000, 2_500_000, 5_000_000, 10_000_000, 20_000_000)
+
+
+def run(python: str, arguments: list[str]) -> dict[str, Any]:
+    """One measurement in its own process; its last line of output is the result."""
+    with tempfile.TemporaryDirectory() as folder:  # RecBole leaves logs where it runs
+        finished = subprocess.run([python, *arguments], capture_output=True, text=True, check=False, cwd=folder)
+    lines = finished.stdout.strip().splitlines()
+    if finished.returncode != 0 or not lines or not lines[-1].startswith("{"):
+        return {"failed": (finished.stderr.strip().splitlines() or ["no output"])[-1]}
+    result: dict[str, Any] = json.loads(lines[-1])
+    return result
+
+
+def worker(name: str, **options: Any) -> dict[str, Any]:
+    """A measurement of this file."""
+    return run(sys.executable, [str(Path(__file__).resolve()), "--worker", name, json.dumps(options)])
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+# Workers
+
+
+def training_pairs(data: str) -> Any:
+    from graphcl.data import load_dataset
+
+    return load_dataset(data).split().train
+
+
+def dense_epoch(data: str, steps: int) -> dict[str, Any]:
+    """Steps of the dense transcription; its loop needs nothing of ours but the sampler's batches."""
+    import torch
+
+    sys.path.insert(0, str(PEERS))
+    from dense_mmhcl import DenseMMHCL
+
+    train = training_pairs(data)
+    sampler = sampler_of(train, batch_size=1024, sampling="user")
+    started = time.perf_counter()
+    pairs = torch.from_numpy(train.user), torch.from_numpy(train.item)
+    model = DenseMMHCL(*pairs, train.num_users, train.num_items)
+    built = time.perf_counter() - started
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    seconds = []
+    for batch in list(sampler.batches(0))[: steps + 1]:
+        started = time.perf_counter()
+        optimizer.zero_grad()
+        loss = model.loss(batch.users, batch.positives, batch.negatives)
+        loss.backward()
+        optimizer.step()
+        seconds.append(time.perf_counter() - started)
+    step = statistics.median(seconds[1:])
+    return {
+        "steps_timed": len(seconds) - 1,
+        "steps": sampler.num_steps,
+        "epoch_seconds": step * sampler.num_steps,
+        "build_seconds": built,
+        "peak_mib": peak_mib(),
+        "loss": float(loss.detach()),
+    }
+
+
+def our_epoch(data: str, anchors: int | None, epochs: int = 2) -> dict[str, Any]:
+    """Epochs of the public pipeline, without validation; the last one counts."""
+    from graphcl.data import load_dataset
+    from graphcl.pipelines import CollaborativeRecommender
+
+    split = load_dataset(data).split()
+    recommender = CollaborativeRecommender(
+        "mmhcl", anchors=anchors, epochs=epochs, validate_every=1000, progress=False, accelerator="cpu"
+    )
+    recommender._fit(split, recommender._folder(Path.cwd() / "run"), resume=False, overwrite=False)
+    seconds = [record["seconds"] for record in recommender.training_history]
+    return {"epoch_seconds": seconds[-1], "peak_mib": peak_mib(), "loss": recommender.training_history[0]["loss"]}
+
+
+def build_structure(data: str) -> dict[str, Any]:
+    """The user-user operator of MMHCL from arrays of interactions."""
+    from graphcl.graphs import BipartiteGraph
+    from graphcl.models.mmhcl import user_operator
+
+    train = training_pairs(data)
+    seconds = []
+    for _ in range(6):
+        started = time.perf_counter()
+        user_operator(BipartiteGraph.from_interactions(train))
+        seconds.append(time.perf_counter() - started)
+    return {"seconds": statistics.median(seconds[1:]), "first_seconds": seconds[0]}
+
+
+def our_lightgcn(data: str, batch_size: int, layers: int, epochs: int) -> dict[str, Any]:
+    """Epochs and full-ranking evaluations of LightGCN through the public pipeline.
+
+    Timed is the evaluation that training calls: six metrics at three cut-offs over the validation part, propagation
+    included; `evaluate`, which also ranks every target exactly and splits by popularity, beside it.
+    """
+    from graphcl.pipelines import CollaborativeRecommender
+
+    split = ratio_split(data)
+    recommender = CollaborativeRecommender(
+        "lightgcn",
+        batch_size=batch_size,
+        layers=layers,
+        epochs=epochs,
+        validate_every=1000,
+        regularization=1e-5,
+        progress=False,
+        accelerator="cpu",
+    )
+    recommender._fit(split, recommender._folder(Path.cwd() / "run"), resume=False, overwrite=False)
+    model, validate = recommender._fitted()[0], recommender._validation(split)
+    evaluations, full = [], []
+    for _ in range(6):
+        started = time.perf_counter()
+        metrics = validate(model)
+        evaluations.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        recommender.evaluate("valid")
+        full.append(time.perf_counter() - started)
+    return {
+        "system": "graphcl",
+        "pairs": int((split.part == 0).sum()),
+        "epoch_seconds": [record["seconds"] for record in recommender.training_history],
+        "evaluation_seconds": evaluations,
+        "evaluation_with_buckets_seconds": full,
+        "metrics": metrics,
+        "peak_mib": peak_mib(),
+    }
+
+
+def synthetic_epoch(model: str, interactions: int, steps: int, anchors: int) -> dict[str, Any]:
+    """A whole epoch on a generated graph with ``steps`` steps, by the model and Adam alone."""
+    import numpy as np
+    import torch
+
+    from graphcl.graphs import BipartiteGraph
+    from graphcl.models import MMHCL, LightGCN, LightGCNConfig, MMHCLConfig
+    from graphcl.pipelines.samplers import PairSampler, TrainingPairs
+
+    users, items = interactions // 20, interactions // 100
+    started = time.perf_counter()
+    generator = np.random.default_rng(0)
+    drawn = int(interactions * 1.06)
+    # Activity and popularity follow power laws; repeats are merged, so a few more pairs are drawn.
+    user = (users * generator.random(drawn) ** 1.5).astype(np.int64)
+    item = (items * generator.random(drawn) ** 2.0).astype(np.int64)
+    pairs = TrainingPairs.from_arrays(user, item, num_users=users, num_items=items)
+    del user, item
+    graph = BipartiteGraph.from_arrays(pairs.users, pairs.items, num_users=users, num_items=items)
+    seeded = torch.Generator().manual_seed(0)
+    if model == "lightgcn":
+        network: Any = LightGCN(graph, LightGCNConfig(layers=2), generator=seeded)
+        batch, sampling = math.ceil(pairs.num_pairs / steps), "edge"
+    else:
+        network = MMHCL(graph, MMHCLConfig(anchors=anchors), generator=seeded)
+        batch, sampling = pairs.num_pairs // (steps - 1), "user"
+    sampler = PairSampler(pairs, batch, seed=0, sampling=sampling)  # type: ignore[arg-type]
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
+    built = time.perf_counter() - started
+    started = time.perf_counter()
+    network.on_epoch_start(0, torch.Generator().manual_seed(1))
+    losses = []
+    for step in sampler.batches(0):
+        optimizer.zero_grad()
+        loss = network.objective(step)[0]
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return {
+        "model": model,
+        "interactions": pairs.num_pairs,
+        "users": users,
+        "items": items,
+        "steps": len(losses),
+        "batch": batch,
+        "epoch_seconds": time.perf_counter() - started,
+        "build_seconds": built,
+        "peak_mib": peak_mib(),
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+    }
+
+
+def sampler_of(train: Any, **options: Any) -> Any:
+    from graphcl.pipelines.samplers import PairSampler, TrainingPairs
+
+    pairs = TrainingPairs.from_arrays(train.user, train.item, num_users=train.num_users, num_items=train.num_items)
+    return PairSampler(pairs, seed=0, **options)
+
+
+def ratio_split(data: str) -> Any:
+    from graphcl.data import load_dataset, split_by_ratio
+
+    return split_by_ratio(load_dataset(data).interactions)
+
+
+WORKERS = {
+    "dense_epoch": dense_epoch,
+    "our_epoch": our_epoch,
+    "build_structure": build_structure,
+    "our_lightgcn": our_lightgcn,
+    "synthetic_epoch": synthetic_epoch,
+}
+
+
+# Parts
+
+
+def part_dense(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "data": "tiktok",
+        "dense transcription": worker("dense_epoch", data="tiktok", steps=options.dense_steps),
+        "graphcl, exact": worker("our_epoch", data="tiktok", anchors=None),
+        "graphcl, 1024 anchors": worker("our_epoch", data="tiktok", anchors=1024),
+        "graphcl, 256 anchors": worker("our_epoch", data="tiktok", anchors=256),
+        "user-user structure": worker("build_structure", data="tiktok"),
+    }
+
+
+def part_recbole(options: argparse.Namespace) -> dict[str, Any]:
+    data, batch, layers = "ml-100k", 2048, 2
+    found: dict[str, Any] = {"data": data, "batch": batch, "layers": layers}
+    found["graphcl"] = worker("our_lightgcn", data=data, batch_size=batch, layers=layers, epochs=6)
+    if options.recbole_python:
+        split = ratio_split(data)
+        with tempfile.TemporaryDirectory() as folder:
+            for name, part in (("train", split.train), ("valid", split.valid), ("test", split.test)):
+                rows = "".join(f"{user}\t{item}\n" for user, item in zip(part.user, part.item, strict=True))
+                (Path(folder) / f"{name}.tsv").write_text(rows)
+            script = str((PEERS / "recbole_lightgcn.py").resolve())
+            python = str(Path(options.recbole_python).absolute())
+            found["RecBole 1.2.1"] = run(python, [script, folder, str(batch), str(layers), "4"])
+    return found
+
+
+def part_synthetic(options: argparse.Namespace) -> dict[str, Any]:
+    runs = []
+    for model in ("lightgcn", "mmhcl"):
+        for size in (size for size in SIZES if size <= options.largest):
+            runs.append(worker("synthetic_epoch", model=model, interactions=size, steps=options.steps, anchors=256))
+            print(json.dumps(runs[-1]), flush=True)
+    done = [one for one in runs if "failed" not in one]
+    exponents = {
+        model: growth([one for one in done if one["model"] == model]) for model in {one["model"] for one in done}
+    }
+    return {"runs": runs, "exponent": exponents, "steps": options.steps}
+
+
+def growth(runs: list[dict[str, Any]]) -> float:
+    """Exponent of the epoch's time in the number of interactions, by least squares of the logarithms."""
+    x = [math.log(one["interactions"]) for one in runs]
+    y = [math.log(one["epoch_seconds"]) for one in runs]
+    return statistics.linear_regression(x, y).slope if len(runs) > 1 else math.nan
+
+
+def as_markdown(record: dict[str, Any]) -> str:
+    """The tables that are committed beside the JSON."""
+    lines = ["# Speed of the graph recommenders", ""]
+    if "dense" in record:
+        part = record["dense"]
+        lines += [
+            "## MMHCL (user branch) on tiktok, one epoch",
+            "",
+            machine_line(part),
+            "",
+            "| | epoch (s) | peak of the process (MiB) | time of the transcription | memory of the transcription |",
+            "|---|---|---|---|---|",
+        ]
+        base = part["dense transcription"]
+        for name, one in part.items():
+            if isinstance(one, dict) and "epoch_seconds" in one:
+                shares = [one[key] / base[key] for key in ("epoch_seconds", "peak_mib")]
+                lines.append(
+                    f"| {name} | {one['epoch_seconds']:.1f} | {one['peak_mib']:,.0f} "
+                    f"| {shares[0]:.3f} | {shares[1]:.2f} |"
+                )
+        structure = part["user-user structure"]
+        lines += [
+            "",
+            f"The transcription was timed over {base['steps_timed']} of {base['steps']} equal steps (median step times "
+            f"{base['steps']}). Building the user-user structure from arrays: {structure['seconds']:.3f} s (first call "
+            f"{structure['first_seconds']:.3f} s); the transcription's matrices: {base['build_seconds']:.1f} s.",
+            "",
+        ]
+    if "recbole" in record:
+        part = record["recbole"]
+        lines += [
+            f"## LightGCN on {part['data']}, {part['layers']} layers, d = 64, {part['batch']} pairs a step",
+            "",
+            machine_line(part),
+            "",
+            "| | epoch (s) | full-ranking evaluation (s) | peak (MiB) |",
+            "|---|---|---|---|",
+        ]
+        times: dict[str, tuple[float, float]] = {}
+        for name in ("graphcl", "RecBole 1.2.1"):
+            one = part.get(name)
+            if one is None or "failed" in one:
+                lines.append(f"| {name} | failed: {(one or {}).get('failed', 'not run')} | | |")
+                continue
+            times[name] = tuple(statistics.median(one[key][1:]) for key in ("epoch_seconds", "evaluation_seconds"))  # type: ignore[assignment]
+            lines.append(f"| {name} | {times[name][0]:.3f} | {times[name][1]:.3f} | {one['peak_mib']:,.0f} |")
+        if len(times) == 2:
+            ours, theirs = times["graphcl"], times["RecBole 1.2.1"]
+            lines += [
+                "",
+                "The evaluation ranks all items for every user with a validation item, six metrics at three cut-offs. "
+                f"The epoch is {theirs[0] / ours[0]:.1f} times as fast, the evaluation {theirs[1] / ours[1]:.1f} times "
+                "(medians without the first). `evaluate`, with exact ranks of all targets and buckets by popularity, takes "
+                f"{statistics.median(part['graphcl']['evaluation_with_buckets_seconds'][1:]):.3f} s.",
+            ]
+        lines.append("")
+    if "synthetic" in record:
+        part = record["synthetic"]
+        lines += [
+            f"## One epoch of {part['steps']} steps on generated graphs",
+            "",
+            machine_line(part),
+            "",
+            "| model | users | items | interactions | pairs a step | epoch (s) | peak (MiB) |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for one in part["runs"]:
+            if "failed" in one:
+                lines.append(f"| failed: {one['failed']} | | | | | | |")
+                continue
+            lines.append(
+                f"| {one['model']} | {one['users']:,} | {one['items']:,} | {one['interactions']:,} | {one['batch']:,} "
+                f"| {one['epoch_seconds']:.1f} | {one['peak_mib']:,.0f} |"
+            )
+        exponents = ", ".join(f"{model} {value:.2f}" for model, value in sorted(part["exponent"].items()))
+        lines += ["", f"Exponent of time in interactions (least squares of logarithms): {exponents}.", ""]
+    return "\n".join(lines)
+
+
+def machine_line(part: dict[str, Any]) -> str:
+    about = part["machine"]
+    return (
+        f"{about['cpu']}, {about['cores']} cores, {about['threads']} threads, torch {about['torch']}, {part['date']}."
+    )
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were taken on."""
+    import torch
+
+    information = Path("/proc/cpuinfo")
+    names = information.read_text().splitlines() if information.exists() else []
+    cpu = next((line.split(":")[1].strip() for line in names if line.startswith("model name")), platform.processor())
+    return {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", default=["dense", "recbole", "synthetic"])
+    parser.add_argument("--recbole-python", help="interpreter of RecBole's environment")
+    parser.add_argument("--dense-steps", type=int, default=8, help="timed steps of the dense transcription")
+    parser.add_argument("--steps", type=int, default=20, help="steps of an epoch on generated graphs")
+    parser.add_argument("--largest", type=int, default=SIZES[-1], help="most interactions of a generated graph")
+    parser.add_argument("--out", type=Path, default=RESULTS / "collaborative_speed")
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        print(json.dumps(WORKERS[options.worker[0]](**json.loads(options.worker[1]))))
+        return
+    parts = {"dense": part_dense, "recbole": part_recbole, "synthetic": part_synthetic}
+    target = options.out.with_suffix(".json")
+    record: dict[str, Any] = json.loads(target.read_text()) if target.is_file() else {}
+    for name in options.parts:
+        record[name] = {**parts[name](options), "machine": machine(), "date": time.strftime("%Y-%m-%d")}
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(record, indent=2) + "\n")
+        options.out.with_suffix(".md").write_text(as_markdown(record))
+    print(as_markdown(record))
+
+
+if __name__ == "__main__":
+    main()
