@@ -225,8 +225,9 @@ class MetaPathInputs:
     ) -> MetaPathBatch:
         """Some target nodes with sampled neighbours, two steps out, and their contexts.
 
-        Sampled entries are scaled up, so that their sum keeps its mean. With all neighbours (fanout None) the
-        embeddings are those of the full batch wherever nothing depends on all nodes together (``norm="row"``).
+        A node always keeps itself; its sampled neighbours are scaled up, so that their sum keeps its mean, and the
+        masked views keep of them what their masks leave. With all neighbours (fanout None) the embeddings are those of
+        the full batch wherever nothing depends on all nodes together (``norm="row"``).
 
         Args:
             nodes: (B,) distinct target nodes.
@@ -238,14 +239,16 @@ class MetaPathInputs:
         """
         if len(fanout) != 2:
             raise ValueError(f"fanout must hold two numbers, for the two convolutions, got {tuple(fanout)}")
-        every = [*self.operators, *self.masked_operators]
-        second = [scaled_rows(operator, nodes, fanout[0], generator) for operator in every]
-        middle = torch.unique(torch.cat([nodes, *(block.columns for block in second)]))
-        first = [scaled_rows(operator, middle, fanout[1], generator) for operator in every]
-        inputs = torch.unique(torch.cat([middle, *(block.columns for block in first)]))
-        layers = [(_relabelled(one, inputs), _relabelled(two, middle)) for one, two in zip(first, second, strict=True)]
+        pairs = list(zip(self.operators, self.masked_operators, strict=True))
+        second = [_sampled_pair(*pair, nodes, fanout[0], generator) for pair in pairs]
+        middle = torch.unique(torch.cat([nodes, *(block.columns for blocks in second for block in blocks)]))
+        first = [_sampled_pair(*pair, middle, fanout[1], generator) for pair in pairs]
+        inputs = torch.unique(torch.cat([middle, *(block.columns for blocks in first for block in blocks)]))
+        layers = [
+            [(_relabelled(one, inputs), _relabelled(two, middle)) for one, two in zip(*blocks, strict=True)]
+            for blocks in zip(first, second, strict=True)
+        ]
         contexts, used = _contexts_of(self.views, inputs)
-        half = len(self.operators)
         return MetaPathBatch(
             nodes,
             inputs,
@@ -253,8 +256,8 @@ class MetaPathInputs:
             rows_of(self.masked, inputs),
             {kind: rows_of(self.features[kind], rows) for kind, rows in used.items()},
             contexts,
-            tuple(layers[:half]),
-            tuple(layers[half:]),
+            tuple(plain for plain, _ in layers),
+            tuple(masked for _, masked in layers),
             self.num_nodes,
         )
 
@@ -345,6 +348,42 @@ def scaled_rows(
         return rows
     before, after = rows.row_offsets.diff(), kept.row_offsets.diff()
     return kept.scale(rows=before / after.clamp(min=1))
+
+
+def _sampled_pair(
+    operator: SparseMatrix,
+    masked: SparseMatrix,
+    nodes: Tensor,
+    k: int | None,
+    generator: torch.Generator | None,
+) -> tuple[SparseMatrix, SparseMatrix]:
+    """Rows of some nodes of both operators on the same k sampled neighbours, besides the node itself."""
+    rows, hidden = take_rows(operator, nodes), take_rows(masked, nodes)
+    if k is None:
+        return rows, hidden
+    own = rows.columns == nodes[rows.pattern.rows]
+    others = _entries_where(rows, ~own)
+    kept = sampled_rows(others, k, generator=generator)
+    if kept is others:
+        return rows, hidden
+    factor = others.row_offsets.diff() / kept.row_offsets.diff().clamp(min=1)
+    drawn = kept.pattern.rows * rows.shape[1] + kept.columns
+
+    def on_the_draw(block: SparseMatrix) -> SparseMatrix:
+        row = block.pattern.rows
+        itself = block.columns == nodes[row]
+        stays = itself | torch.isin(row * rows.shape[1] + block.columns, drawn)
+        scale = torch.where(itself, torch.ones_like(factor[row]), factor[row])
+        return _entries_where(block.with_values(block.entry_values() * scale), stays)
+
+    return on_the_draw(rows), on_the_draw(hidden)
+
+
+def _entries_where(block: SparseMatrix, stays: Tensor) -> SparseMatrix:
+    kept = torch.zeros(block.num_entries + 1, dtype=torch.int64, device=block.device)
+    torch.cumsum(stays, 0, out=kept[1:])
+    values = None if block.values is None else block.values[stays]
+    return SparseMatrix(kept[block.row_offsets], block.columns[stays], values, block.shape, check=False)
 
 
 def _relabelled(block: SparseMatrix, nodes: Tensor) -> SparseMatrix:

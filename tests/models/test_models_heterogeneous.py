@@ -166,7 +166,7 @@ def test_sampled_neighbours_are_right_on_average() -> None:
     for _ in range(400):
         batch = inputs.batch(nodes, fanout=(4, None), generator=generator)
         first, second = batch.layers[1]
-        assert int(second.row_offsets.diff().max()) <= 4
+        assert int(second.row_offsets.diff().max()) <= 5
         places = batch.inputs
         middle = (first @ x[places]) if first.shape[1] == places.shape[0] else x
         total += second @ middle
