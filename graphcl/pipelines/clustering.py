@@ -348,7 +348,7 @@ class NodeClusterer(TrainedPipeline[ClusterGraph]):
     def _baselines(self, model: Any, data: ClusterGraph) -> list[dict[str, Any]]:
         seed = self.settings.seed
         prepared = kmeans_labels(self._prepared(model, data).x, data.num_clusters, seed=seed)
-        own = {"name": "k-means, features as the model prepares them", "metrics": compared_metrics(prepared, data)}
+        own = {"name": "k-means, model input", "metrics": compared_metrics(prepared, data)}
         return [*baseline_table(data, seed=seed), own]
 
 

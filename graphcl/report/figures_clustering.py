@@ -20,6 +20,8 @@ _SHAPES = ("circle", "diamond", "square", "triangle-up", "cross")
 _SHADES = [[0, "#f4f6f8"], [0.5, "#7fa8cf"], [1, "#10324f"]]
 # Cells carry their number while there is room for it.
 _WRITTEN_CELLS = 15
+# Above the figure its buttons would cover a long legend.
+_BELOW = {"y": -0.22, "yanchor": "top"}
 
 
 def group_map(
@@ -60,9 +62,7 @@ def group_map(
                     "line": {"width": 0}},
             hovertemplate="node %{text}",
         )  # fmt: skip
-    # Below the map: above it the buttons would cover a long legend.
-    below = {"y": -0.16, "yanchor": "top", "itemsizing": "constant", "font": {"size": 11}}
-    figure.update_layout(legend=below)
+    figure.update_layout(legend={**_BELOW, "y": -0.16, "itemsizing": "constant", "font": {"size": 11}})
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(showgrid=False)
     return figure
@@ -93,8 +93,8 @@ def matrix_map(
     pointed = values if counts is None else counts
     small = max(len(rows), len(columns)) <= _WRITTEN_CELLS
     figure.add_heatmap(
-        z=values, x=column_names, y=row_names, customdata=pointed, zmin=0, zmax=1, colorscale=_SHADES, xgap=2, ygap=2,
-        texttemplate="%{z:.2f}" if small else None,
+        z=values.tolist(), x=column_names, y=row_names, customdata=pointed.tolist(), zmin=0, zmax=1,
+        colorscale=_SHADES, xgap=2, ygap=2, texttemplate="%{z:.2f}" if small else None,
         colorbar={"thickness": 12, "outlinewidth": 0, "title": {"text": what, "side": "right"}},
         hovertemplate=f"%{{y}} and %{{x}}<br>{plain_text(what)} %{{z:.3f}}"
         + ("" if counts is None else "<br>%{customdata:,}")
@@ -160,4 +160,5 @@ def curves(
             name=plain_text((labels or {}).get(name, name)), mode="lines+markers" if len(pairs) < 60 else "lines",
             marker={"size": 4}, line={"width": 2}, hovertemplate="epoch %{x}<br>%{y:.4f}",
         )  # fmt: skip
+    figure.update_layout(legend=_BELOW)
     return figure

@@ -30,7 +30,7 @@ def sections(record: RunRecord) -> Iterator[str]:
     yield _maps(record)
     yield _confusion(record.analysis.get("confusion"))
     yield _sizes(record)
-    yield _blocks(record.analysis.get("blocks"))
+    yield _blocks(record)
     yield _training(record)
     yield _estimate(record.metrics.get("estimate"))
     yield from run_and_settings(record)
@@ -130,16 +130,19 @@ def _sizes(record: RunRecord) -> str:
     return section("Cluster sizes", note(text), figure_element(figures.size_bars(partitions)))
 
 
-def _blocks(blocks: Sequence[Sequence[float]] | None) -> str:
+def _blocks(record: RunRecord) -> str:
+    blocks = record.analysis.get("blocks")
     if not blocks:
         return ""
     weight = np.asarray(blocks, dtype=np.float64)
+    # In the order of the confusion above, empty clusters last.
+    matched = [int(cluster) for cluster in (record.analysis.get("confusion") or {}).get("clusters", [])]
+    order = [*matched, *(cluster for cluster in range(weight.shape[0]) if cluster not in matched)]
+    weight = weight[np.ix_(order, order)]
     ends = weight.sum(axis=1, keepdims=True)
     share = np.divide(weight, ends, out=np.zeros_like(weight), where=ends > 0)
-    names = [f"cluster {number}" for number in range(weight.shape[0])]
-    figure = figures.matrix_map(
-        share, names, names, x_title="", y_title="", counts=weight, what="share of the row's edge ends"
-    )
+    names = [f"cluster {number}" for number in order]
+    figure = figures.matrix_map(share, names, names, x_title="", y_title="", counts=weight, what="share of the row")
     inside = float(np.trace(weight) / weight.sum()) if weight.sum() else 0.0
     text = (
         "Where the edges of each cluster lead: a row sums to 1. A strong diagonal says that the graph agrees with the "
@@ -178,7 +181,8 @@ def _training(record: RunRecord) -> str:
         drawn.append(("With labels, for the oracle only", curve))
     text = (
         f"The warm-up of {warmup} epochs contrasts neighbours with all nodes; then k-means sets the clusters and the "
-        "whole loss takes over. The last epoch is the result."
+        "whole loss takes over. Its KL part measures the assignment against a sharpened copy of itself and rises while "
+        "nodes leave the middle between clusters. The last epoch is the result."
         if warmup
         else "The last epoch is the result."
     )
