@@ -340,8 +340,8 @@ def as_markdown(record: dict[str, Any]) -> str:
                 "",
                 "The evaluation ranks all items for every user with a validation item, six metrics at three cut-offs. "
                 f"The epoch is {theirs[0] / ours[0]:.1f} times as fast, the evaluation {theirs[1] / ours[1]:.1f} times "
-                "(medians without the first). `evaluate`, with exact ranks of all targets and buckets by popularity, takes "
-                f"{statistics.median(part['graphcl']['evaluation_with_buckets_seconds'][1:]):.3f} s.",
+                "(medians without the first). `evaluate`, with exact ranks of all targets and buckets by popularity, "
+                f"takes {statistics.median(part['graphcl']['evaluation_with_buckets_seconds'][1:]):.3f} s.",
             ]
         lines.append("")
     if "synthetic" in record:

@@ -2,8 +2,8 @@
 
 Usage: python recbole_lightgcn.py FOLDER BATCH_SIZE LAYERS EPOCHS
 FOLDER holds train.tsv, valid.tsv and test.tsv with ``user item`` lines. Timed are training epochs and the full-ranking
-evaluation of the validation part, each by RecBole's own loop. Its adjacency uses a SciPy method that newer versions removed;
-the same matrix is built here instead, outside the timed part.
+evaluation of the validation part, each by RecBole's own loop. Its adjacency uses a SciPy method that newer versions
+removed; the same matrix is built here instead, outside the timed part.
 """
 
 from __future__ import annotations
