@@ -109,7 +109,8 @@ class GRACE(HomogeneousModel):
         self.project_in = Linear(config.sizes[-1], config.projection)
         self.project_out = Linear(config.projection, config.sizes[-1])
         if generator is not None:
-            initialize_linear(self, generator)
+            initialize_linear(self.project_in, generator)
+            initialize_linear(self.project_out, generator)
 
     def project(self, z: Tensor) -> Tensor:
         """Rows for the contrast."""
