@@ -2,8 +2,8 @@
 
     python examples/custom_loss.py
 
-The loss pushes the embeddings of different sessions apart in proportion to how far apart in time they are, on the pair
-engine (linear memory), with a learned temperature. Runs in a second.
+The loss pushes embeddings of sessions apart, the more the farther they lie apart in time, on the pair engine (linear
+memory) and with a learned temperature. Runs in a second.
 """
 
 from __future__ import annotations

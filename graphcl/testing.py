@@ -53,8 +53,9 @@ def check_loss(
 
     Args:
         make_loss: returns a fresh loss. Give it at least five samples.
-        inputs: positional arguments; every tensor has one row a sample. Float tensors are embeddings (differentiated),
-            integer tensors are labels or ids.
+        inputs: positional arguments; every tensor has one row a sample. Integer tensors are labels or ids. Float
+            tensors are embeddings (differentiated), or only those that require gradients where some do: the others
+            are then targets or weights.
         make_cold: returns the loss at a very low temperature, which must stay finite too.
         permutable: False for a loss that depends on the order of its rows.
 
@@ -81,13 +82,12 @@ def check_loss(
 
 def check_finite(make_loss: LossFactory, inputs: Sequence[Tensor], where: str = "on the inputs") -> None:
     """The loss is a finite scalar with finite gradients."""
-    _finite(make_loss, _double(inputs), where)
+    _finite(make_loss, _double(inputs), _embeddings(inputs), where)
 
 
 def check_gradient(make_loss: LossFactory, inputs: Sequence[Tensor]) -> None:
     """The gradient agrees with differences of the value (scaled by a random upstream gradient)."""
-    prepared = _double(inputs)
-    places = [position for position, value in enumerate(prepared) if value.is_floating_point()]
+    prepared, places = _double(inputs), _embeddings(inputs)
     loss = _double_loss(make_loss)
     kept = _saved(loss)
 
@@ -116,13 +116,12 @@ def check_permutation(make_loss: LossFactory, inputs: Sequence[Tensor]) -> None:
 
 def check_zero_rows(make_loss: LossFactory, inputs: Sequence[Tensor]) -> None:
     """A zero embedding (an isolated node after a ReLU) gives a finite value and a bounded gradient."""
-    prepared = _double(inputs)
-    places = [position for position, value in enumerate(prepared) if value.is_floating_point()]
+    prepared, embeddings = _double(inputs), _embeddings(inputs)
     largest = 0.0
     # One input at a time, and all together: two zero rows can hide each other's gradient.
-    for zeroed in (*([place] for place in places), places):
+    for zeroed in (*([place] for place in embeddings), embeddings):
         arguments = [_with_zero_row(value) if place in zeroed else value for place, value in enumerate(prepared)]
-        gradients = _finite(make_loss, arguments, "with a zero row")
+        gradients = _finite(make_loss, arguments, embeddings, "with a zero row")
         largest = max([largest, *(gradient.abs().max().item() for gradient in gradients)])
     if largest > 1e6:
         raise ContractError(
@@ -132,14 +131,17 @@ def check_zero_rows(make_loss: LossFactory, inputs: Sequence[Tensor]) -> None:
 
 def check_duplicates(make_loss: LossFactory, inputs: Sequence[Tensor]) -> None:
     """Finite when all embeddings are equal."""
-    prepared = [value[:1].expand_as(value) if value.is_floating_point() else value for value in _double(inputs)]
-    _finite(make_loss, prepared, "with all embeddings equal")
+    places = _embeddings(inputs)
+    prepared = [value[:1].expand_as(value) if place in places else value for place, value in enumerate(_double(inputs))]
+    _finite(make_loss, prepared, places, "with all embeddings equal")
 
 
 def check_precision(make_loss: LossFactory, inputs: Sequence[Tensor]) -> None:
     """float32 agrees with float64 to 1e-3."""
     wide = _value(make_loss, _double(inputs))
-    narrow = split_output(make_loss()(*(value.float() if value.is_floating_point() else value for value in inputs)))[0]
+    narrow = split_output(
+        make_loss()(*(value.detach().float() if value.is_floating_point() else value for value in inputs))
+    )[0]
     _close("precision: float32 differs from float64", wide, narrow.double(), 1e-3)
 
 
@@ -157,6 +159,12 @@ def check_state_round_trip(make_loss: LossFactory, inputs: Sequence[Tensor]) -> 
     _close("state: the value differs after saving and loading; is everything in state_dict?", first, second, 1e-12)
 
 
+def _embeddings(inputs: Sequence[Tensor]) -> list[int]:
+    """Places of the inputs to differentiate."""
+    chosen = [place for place, value in enumerate(inputs) if value.requires_grad]
+    return chosen or [place for place, value in enumerate(inputs) if value.is_floating_point()]
+
+
 def _double(inputs: Sequence[Tensor]) -> list[Tensor]:
     return [value.detach().double() if value.is_floating_point() else value for value in inputs]
 
@@ -172,9 +180,9 @@ def _value(make_loss: LossFactory, inputs: Sequence[Tensor]) -> Tensor:
     return split_output(_double_loss(make_loss)(*inputs))[0].detach()
 
 
-def _finite(make_loss: LossFactory, inputs: Sequence[Tensor], where: str) -> list[Tensor]:
+def _finite(make_loss: LossFactory, inputs: Sequence[Tensor], embeddings: Sequence[int], where: str) -> list[Tensor]:
     """Gradients of a fresh loss, after checking that they and the value are finite."""
-    arguments = [value.clone().requires_grad_() if value.is_floating_point() else value for value in inputs]
+    arguments = [value.clone().requires_grad_(place in embeddings) for place, value in enumerate(inputs)]
     value, _ = split_output(_double_loss(make_loss)(*arguments))
     if value.dim() != 0:
         raise ContractError(f"finite: the loss must be a scalar, got shape {tuple(value.shape)}")
@@ -182,8 +190,8 @@ def _finite(make_loss: LossFactory, inputs: Sequence[Tensor], where: str) -> lis
         raise ContractError(f"finite: the loss is {value.item()} {where}")
     if not value.requires_grad:
         return []
-    embeddings = [argument for argument in arguments if argument.requires_grad]
-    gradients = [g for g in torch.autograd.grad(value, embeddings, allow_unused=True) if g is not None]
+    leaves = [arguments[place] for place in embeddings]
+    gradients = [g for g in torch.autograd.grad(value, leaves, allow_unused=True) if g is not None]
     for gradient in gradients:
         if not bool(gradient.isfinite().all()):
             raise ContractError(f"finite: the gradient is not finite {where}")

@@ -109,6 +109,17 @@ def test_order_may_be_declared_to_matter() -> None:
     check_loss(lambda: first_differs, views(), permutable=False)
 
 
+def test_only_what_requires_gradients_is_differentiated_where_something_does() -> None:
+    def by_distance_of_targets(z1: Tensor, z2: Tensor, target: Tensor) -> Tensor:
+        return (distance(z1, z2) * torch.floor(target).clamp(min=0.5)).mean()
+
+    first, second = views()
+    target = torch.arange(len(first)) + 1.0
+    check_loss(lambda: by_distance_of_targets, (first.requires_grad_(), second.requires_grad_(), target))
+    with pytest.raises(ContractError, match="gradient: differs from differences"):
+        check_loss(lambda: by_distance_of_targets, (first.detach(), second.detach(), target))
+
+
 def test_the_example_of_a_custom_loss_runs(capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(EXAMPLE), run_name="__main__")
     lines = capsys.readouterr().out.splitlines()

@@ -42,7 +42,7 @@ def dcl(
     r"""Decoupled contrastive loss: the log-sum-exp runs over negatives only, so it learns at small batches too.
 
     C.-H. Yeh et al., "Decoupled Contrastive Learning", 2022, https://arxiv.org/abs/2110.06848. Confidence: V. Use it
-    when the batch is small; it can become negative and has no lower bound at a fixed temperature's limit.
+    when the batch is small. Its value can be negative, the lower the temperature the lower: do not clip it at 0.
 
     .. math:: L_i = -\omega_i \frac{s(z^1_i, z^2_i)}{\tau} + \log \sum_{j \ne i} \Bigl( e^{s(z^1_i, z^1_j)/\tau}
         + e^{s(z^1_i, z^2_j)/\tau} \Bigr)

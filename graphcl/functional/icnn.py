@@ -29,7 +29,7 @@ def icnn(
 
     M. Mendez-Ruiz et al., "SuSana Distancia is all you need: Enforcing class separability in metric learning via two
     novel distance-based loss functions for few-shot image classification", 2023, https://arxiv.org/abs/2305.09062.
-    Confidence: T. Use it with few samples a class.
+    Confidence: T. Use it in few-shot episodes, on the embeddings of a support set.
 
     .. math:: L = -\log \frac{\lambda + \gamma}{2}, \qquad \lambda = \frac{a + b}{2}
 

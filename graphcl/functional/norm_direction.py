@@ -24,7 +24,8 @@ def norm_direction(
     r"""ND loss: students point to the class mean of the teacher and are at least as long as their teacher.
 
     Y. Wang, L. Cheng, M. Duan, Y. Wang, Z. Feng, S. Kong, "Improving Knowledge Distillation via Regularizing Feature
-    Norm and Direction", 2023, https://arxiv.org/abs/2305.17007. Confidence: V. Use it beside any distillation loss.
+    Norm and Direction", 2023, https://arxiv.org/abs/2305.17007. Confidence: V. Use it beside a distillation
+    loss that leaves the length of the student's features free.
 
     .. math:: L_i = 1 - \frac{\langle s_i, e_{y_i} \rangle}{\max(\|s_i\|, \|t_i\|)}, \qquad
         e_c = n(\text{mean of the teacher's features of class } c)

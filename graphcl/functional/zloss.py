@@ -28,7 +28,7 @@ def z_loss(
 
     "The Z-loss: a shift and scale invariant classification loss belonging to the Spherical Family" (2016).
 
-    Use it for very many classes: its cost for the classes does not grow with the batch.
+    Use it for very many classes: with their moments at hand, a sample costs the same whatever their number.
 
     .. math:: o = C h, \quad z_t = (o_t - \mu(o)) / \sigma(o), \quad L = \frac{1}{a} \log(1 + e^{a (b - z_t)})
 
