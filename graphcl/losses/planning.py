@@ -28,7 +28,7 @@ __all__ = ["Approximation", "Plan", "plan"]
 _PROBE_SIZES = (512, 768, 1024)
 _CHECK_SIZE = 3072
 _LARGE_PROBE_SIZES = (2048, 3072, 4096)
-_FIXED_COLUMN_SIZES = (8192, 16_384)
+_FIXED_COLUMN_SIZES = (8192, 16_384, 32_768)
 _FIXED_SLOPE = 0.05
 _LARGEST_ERROR = 0.05
 _PROBE_BUDGET = 2**24
@@ -114,7 +114,8 @@ def plan(
 
     The peak counts what tensors take, the gradients of the embeddings included, the embeddings themselves not. A
     process may hold up to twice as much on a CPU: the C library keeps freed blocks for later. With glibc the
-    environment variable ``MALLOC_MMAP_THRESHOLD_=65536`` returns them, and the resident size agrees.
+    environment variable ``MALLOC_MMAP_THRESHOLD_=65536`` returns them, and the resident size agrees; both are measured
+    in benchmarks/results/losses_plan.md.
 
     Args:
         n: number of rows (of each view).
@@ -132,7 +133,7 @@ def plan(
         ValueError: a size below 1, or a name that is not in the catalogue.
 
     Complexity: two dozen evaluations on 512 to 3,072 rows of width d; for objectives whose blocks are not the engine's
-    four more on up to 4,096, for those against a queue two on up to 16,384; for fewer than 1,024 rows one at the size
+    four more on up to 4,096, for those against a queue two on up to 32,768; for fewer than 1,024 rows one at the size
     itself.
 
     >>> found = plan(65_536, 64, "info_nce", memory=2**30)
@@ -296,9 +297,10 @@ def _observe(run: _Run, d: int, n: int) -> _MemoryModel:
         model = _MemoryModel(copies=copies, columns=(width - slope * last, slope))
         if slope < _FIXED_SLOPE:
             # A queue or prototypes: rows are cheap, and only many of them show what outgrows the tiles.
-            low, high = (measure(size) - model.peak(size, MEMORY_BUDGET) for size in _FIXED_COLUMN_SIZES)
-            growth = (high - low) / (_FIXED_COLUMN_SIZES[1] - _FIXED_COLUMN_SIZES[0])
-            return replace(model, base=(low - growth * _FIXED_COLUMN_SIZES[0], growth, 0.0))
+            sizes = _FIXED_COLUMN_SIZES[:2] if n <= _FIXED_COLUMN_SIZES[1] else _FIXED_COLUMN_SIZES[1:]
+            low, high = (measure(size) - model.peak(size, MEMORY_BUDGET) for size in sizes)
+            growth = (high - low) / (sizes[1] - sizes[0])
+            return replace(model, base=(low - growth * sizes[0], growth, 0.0))
     model = _with_base(model, _PROBE_SIZES, peaks)
     if slow or abs(model.peak(_CHECK_SIZE, MEMORY_BUDGET) / measure(_CHECK_SIZE) - 1.0) < _LARGEST_ERROR:
         return model
