@@ -66,8 +66,9 @@ def test_results_have_the_shape_that_is_promised() -> None:
     assert fitted.embed().vectors.shape == (NODES, 8)
     assert fitted.embed("nodes").ids.tolist() == names
     assert fitted.num_clusters == 3
+    unknown: Any = "items"
     with pytest.raises(ValueError, match="what must be 'nodes', got 'items'"):
-        fitted.embed("items")
+        fitted.embed(unknown)
 
 
 def test_metrics_are_those_of_the_clusters_that_are_given_out() -> None:
