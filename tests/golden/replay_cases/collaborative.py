@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphcl.data import read_labelled_split
 from graphcl.functional import info_nce, synergistic_contrastive
-from graphcl.graphs import BipartiteGraph, nearest_neighbours
-from graphcl.kernels import SparseMatrix
+from graphcl.graphs import BipartiteGraph, mmhcl_item_hypergraph
 from graphcl.metrics import per_query_metrics, retrieved_ndcg
 from graphcl.models import (
     MMHCL,
@@ -29,12 +29,13 @@ from graphcl.models import (
     XSimGCL,
     XSimGCLConfig,
 )
+from graphcl.models.mmhcl import user_operator
 from graphcl.models.sgl import batch_contrast
 from graphcl.pipelines.training import TrainingPlan
 from graphcl.views.graphs import add_signed_noise
 from replay_cases.graph import sparse_of
 from replay_cases.multimodal import matrix_of
-from replay_cases.registry import Case, case
+from replay_cases.registry import Case, case, data_file
 
 _MODALITY = re.compile(r"(image|text|audio): dim (\d+), k=(-?[\d.]+)")
 
@@ -86,7 +87,7 @@ def mmhcl_of(one: Case) -> MMHCL:
         item_weight=inputs.get("item_w", 1.0),
         neighbours=inputs["topk"],
     )
-    incidence = neighbour_incidence(list(item_features(one).values()), inputs["topk"])
+    incidence = mmhcl_item_hypergraph(item_features(one), inputs["topk"]).incidence
     model = MMHCL(graph_of(one), config, item_incidence=incidence)
     with_table(model, table(one, "user_id_table", "item_id_table"))
     assert model.user_second is not None
@@ -340,15 +341,39 @@ def lightgcl_original(one: Case) -> Mapping[str, Any]:
     }
 
 
-def neighbour_incidence(features: list[Tensor], k: int) -> SparseMatrix:
-    """Incidence of the item hypergraph: the k nearest by cosine, the item itself among them, a modality a block."""
-    blocks = []
-    items = features[0].shape[0]
-    for number, rows in enumerate(features):
-        found = nearest_neighbours(rows, k, metric="cosine", include_self=True)
-        kept = found.scores > 0
-        owner = torch.arange(items)[:, None].expand_as(found.indices)
-        blocks.append(torch.stack([owner[kept], found.indices[kept] + number * items]))
-    rows, columns = torch.cat(blocks, dim=1)
-    ones = torch.ones(rows.shape[0], dtype=torch.float64)
-    return SparseMatrix.from_coo(rows, columns, ones, shape=(items, len(features) * items))
+@case("real_data.clothing", "real_data.sports")
+def real_data(one: Case) -> Mapping[str, Any]:
+    """Counts and propagated values of the other data sets that MMHCL was run on."""
+    name = one.id.removeprefix("real_data.")
+    split = read_labelled_split(data_file("mm-sports" if name == "sports" else name, f"{name}.inter"))
+    graph = BipartiteGraph.from_interactions(split.train)
+    users, items = graph.num_users, graph.num_items
+    ratings = graph.ratings.to_scipy()
+    shared = (ratings @ ratings.T).tocsr()
+    shared.setdiag(0)
+    shared.eliminate_zeros()
+    entries = shared.indptr[1:] - shared.indptr[:-1]
+    model = with_table(LightGCN(graph, LightGCNConfig(hidden=4, layers=2)), wave(users + items, 4, 0))
+    first_users, first_items = model()
+    operator = user_operator(graph, torch.float64)
+    second = operator @ (operator @ wave(users, 4, 1))
+    return {
+        "n_users": users,
+        "n_items": items,
+        "n_train": int((split.part == 0).sum()),
+        "ui_adj_nnz": graph.adjacency().num_entries,
+        "u2u_nnz": shared.nnz,
+        "u2u_max_row_nnz": int(entries.max()),
+        "u2u_isolated_users": int((entries == 0).sum()),
+        "lightgcn2_abs_sum_users": first_users.abs().sum(),
+        "lightgcn2_abs_sum_items": first_items.abs().sum(),
+        "lightgcn2_user_100": first_users[100],
+        "lightgcn2_item_200": first_items[200],
+        "u2u2_abs_sum": second.abs().sum(),
+        "u2u2_user_100": second[100],
+    }
+
+
+def wave(rows: int, columns: int, k: float) -> Tensor:
+    """X(rows, columns, k) of the file."""
+    return torch.sin(0.1 * torch.arange(rows * columns, dtype=torch.float64).reshape(rows, columns) + k)
