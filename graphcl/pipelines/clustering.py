@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -137,11 +136,6 @@ class NodeClusterer(TrainedPipeline[ClusterGraph]):
             InputError: when not fitted.
         """
         return self._fitted()[1].num_clusters
-
-    def _identity(self) -> dict[str, Any]:
-        # As it comes back from a checkpoint: lists where the settings have tuples.
-        identity: dict[str, Any] = json.loads(json.dumps(super()._identity()))
-        return identity
 
     # What the data are
 
@@ -448,6 +442,8 @@ class _TwoPhases:
         """The steps of an epoch, told which phase it is in."""
         self.before = None
         self.clustering = epoch >= self.warmup_epochs
+        if isinstance(self.steps, FullGraph):
+            self.steps.keep_on(_device(self.model))
         if epoch < self.warmup_epochs:
             for batch in self.steps.batches(epoch, rank, world):
                 yield replace(batch, phase="warmup")

@@ -21,10 +21,14 @@ class FullGraph:
     """An epoch of one step: every node is an anchor, nothing is sampled.
 
     Args:
-        batch: the step; it is moved to a device once and kept there.
+        batch: the step.
     """
 
     batch: ClusteringBatch
+
+    def keep_on(self, device: torch.device) -> None:
+        """Move the step to a device, once for all epochs."""
+        self.batch = self.batch.to(device)
 
     @property
     def num_targets(self) -> int:
