@@ -274,6 +274,10 @@ def index() -> str:
         "",
         "Memory: " + "; ".join(f"**{tag}** {text.split(':')[0]}" for tag, text in MEMORY.items()) + ".",
         "",
+        "Measured: [time and memory](../../benchmarks/results/losses.md) of a step beside the dense form and"
+        " pytorch-metric-learning; [peak memory at 65,536 rows](../../benchmarks/results/losses_memory.md);"
+        " [planned against measured memory](../../benchmarks/results/losses_plan.md).",
+        "",
         "| objective | purpose | memory | confidence |",
         "|---|---|---|---|",
     ]

@@ -28,7 +28,7 @@ __all__ = ["Approximation", "Plan", "plan"]
 _PROBE_SIZES = (512, 768, 1024)
 _CHECK_SIZE = 3072
 _LARGE_PROBE_SIZES = (2048, 3072, 4096)
-_FIXED_COLUMN_SIZES = (8192, 16_384, 32_768)
+_MOST_FIXED_COLUMN_ROWS = 32_768
 _FIXED_SLOPE = 0.05
 _LARGEST_ERROR = 0.05
 _PROBE_BUDGET = 2**24
@@ -297,10 +297,11 @@ def _observe(run: _Run, d: int, n: int) -> _MemoryModel:
         model = _MemoryModel(copies=copies, columns=(width - slope * last, slope))
         if slope < _FIXED_SLOPE:
             # A queue or prototypes: rows are cheap, and only many of them show what outgrows the tiles.
-            sizes = _FIXED_COLUMN_SIZES[:2] if n <= _FIXED_COLUMN_SIZES[1] else _FIXED_COLUMN_SIZES[1:]
-            low, high = (measure(size) - model.peak(size, MEMORY_BUDGET) for size in sizes)
-            growth = (high - low) / (sizes[1] - sizes[0])
-            return replace(model, base=(low - growth * sizes[0], growth, 0.0))
+            many = min(n, _MOST_FIXED_COLUMN_ROWS)
+            few = many // 2
+            low, high = (measure(size) - model.peak(size, MEMORY_BUDGET) for size in (few, many))
+            growth = (high - low) / (many - few)
+            return replace(model, base=(low - growth * few, growth, 0.0))
     model = _with_base(model, _PROBE_SIZES, peaks)
     if slow or abs(model.peak(_CHECK_SIZE, MEMORY_BUDGET) / measure(_CHECK_SIZE) - 1.0) < _LARGEST_ERROR:
         return model
