@@ -13,6 +13,7 @@ from graphcl.data.ids import IntArray
 from graphcl.data.interactions import Interactions
 from graphcl.data.read_report import ReadReport
 from graphcl.data.readers import read_interactions
+from graphcl.data.split_files import find_published_split
 from graphcl.data.splits import leave_one_out
 from graphcl.errors import InputError
 
@@ -106,7 +107,8 @@ class DoctorReport:
 def diagnose(source: Interactions | str | Path | Any, **options: Any) -> DoctorReport:
     """Look a log over.
 
-    A file or frame is read with bad rows dropped, so that one report shows all that is wrong with it.
+    A file or frame is read with bad rows dropped, so that one report shows all that is wrong with it. A published split
+    (see `find_published_split`) is read as such; users and items without a training row are then notes of the report.
 
     Args:
         source: a log, or what `read_interactions` reads.
@@ -126,9 +128,7 @@ def diagnose(source: Interactions | str | Path | Any, **options: Any) -> DoctorR
         >>> report.users_not_evaluable, report.user_degrees["max"]
         (1, 3.0)
     """
-    log = (
-        source if isinstance(source, Interactions) else read_interactions(source, **{"on_bad_rows": "drop", **options})
-    )
+    log = source if isinstance(source, Interactions) else _read(source, options)
     user_count = np.bincount(log.user, minlength=log.num_users)
     item_count = np.bincount(log.item, minlength=log.num_items)
     user_count, item_count = user_count[user_count > 0], item_count[item_count > 0]
@@ -149,6 +149,14 @@ def diagnose(source: Interactions | str | Path | Any, **options: Any) -> DoctorR
         test_items_absent_from_train=absent,
         warnings=tuple(_warnings(log, user_count, item_count, not_evaluable, absent, tied)),
     )
+
+
+def _read(source: Any, options: dict[str, Any]) -> Interactions:
+    chosen = any(value is not None for value in options.values())
+    published = find_published_split(source) if isinstance(source, str | Path) and not chosen else None
+    if published is not None:
+        return published.interactions
+    return read_interactions(source, **{"on_bad_rows": "drop", **options})
 
 
 def _quantiles(degree: IntArray) -> dict[str, float]:

@@ -8,6 +8,7 @@ import pytest
 from graphcl.data import (
     Interactions,
     Split,
+    diagnose,
     find_published_split,
     hold_out_validation,
     load_dataset,
@@ -49,6 +50,12 @@ def test_users_and_items_without_a_training_row_are_reported(tmp_path: Path) -> 
         "1 users have no training row, 1 of them have test rows",
         "1 items have no training row, 0 test rows are of them",
     )
+
+
+def test_the_doctor_reads_a_published_split(tmp_path: Path) -> None:
+    lines = diagnose(labelled(tmp_path, ROWS)).lines()
+    assert any("1 users have no training row, 1 of them have test rows" in line for line in lines)
+    assert any("(labelled)" in line for line in lines)
 
 
 def test_words_and_other_names(tmp_path: Path) -> None:
