@@ -7,7 +7,7 @@ from torch import Tensor
 
 from graphcl.kernels import SparseMatrix
 
-__all__ = ["draw_neighbours", "sampled_rows", "take_rows"]
+__all__ = ["draw_neighbours", "sampled_rows", "scaled_rows", "take_rows"]
 
 
 def draw_neighbours(
@@ -84,6 +84,37 @@ def sampled_rows(matrix: SparseMatrix, k: int | None, *, generator: torch.Genera
     return SparseMatrix(
         torch.cat([offsets.new_zeros(1), offsets]), matrix.columns[kept], values, matrix.shape, check=False
     )
+
+
+def scaled_rows(
+    operator: SparseMatrix, nodes: Tensor, k: int | None, generator: torch.Generator | None = None
+) -> SparseMatrix:
+    """Some rows of an operator with at most k entries each, scaled up so that their sum keeps its mean.
+
+    Args:
+        operator: (M, N).
+        nodes: (R,) rows.
+        k: entries a row; None keeps all.
+        generator: draws.
+
+    Returns:
+        (R, N).
+
+    Raises:
+        ValueError: k below 1.
+
+    Complexity: O(E log E) for the E entries of these rows.
+
+    >>> ones = SparseMatrix(torch.tensor([0, 3]), torch.tensor([0, 1, 2]), torch.ones(3), (1, 3))
+    >>> scaled_rows(ones, torch.tensor([0]), 2).values
+    tensor([1.5000, 1.5000])
+    """
+    rows = take_rows(operator, nodes)
+    kept = sampled_rows(rows, k, generator=generator)
+    if kept is rows:
+        return rows
+    before, after = rows.row_offsets.diff(), kept.row_offsets.diff()
+    return kept.scale(rows=before / after.clamp(min=1))
 
 
 def take_rows(matrix: SparseMatrix, nodes: Tensor) -> SparseMatrix:

@@ -140,9 +140,10 @@ class BGRL(HomogeneousModel):
         predicted, targets = [], []
         for edges, features in zip(config.edge_drop, config.feature_mask, strict=True):
             view = view_of(batch, edges, features)
-            predicted.append(self.predictor(self.encoder(view.x, view.edge_index)[:count]))
+            graph = self.encoder.operator(view.edge_index, view.x)
+            predicted.append(self.predictor(self.encoder(view.x, graph)[:count]))
             with torch.no_grad():
-                targets.append(self.target(view.x, view.edge_index)[:count])
+                targets.append(self.target(view.x, graph)[:count])
         loss = bootstrap_distance(predicted[0], targets[1]) + bootstrap_distance(predicted[1], targets[0])
         return loss, {"bootstrap": loss.detach()}
 

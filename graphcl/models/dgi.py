@@ -16,6 +16,7 @@ from graphcl.models.homogeneous import (
     GraphInputs,
     HomogeneousModel,
     make_encoder,
+    rows_of_features,
 )
 from graphcl.models.settings import ModelConfig
 from graphcl.nn.encoders import Activation, initialize_linear
@@ -115,9 +116,10 @@ class DGI(HomogeneousModel):
     def objective(self, batch: GraphBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and its one part, ``contrast``. The shuffle follows torch's default generator."""
         count = batch.nodes.shape[0]
-        shuffled = batch.x[torch.randperm(batch.x.shape[0]).to(batch.x.device)]
-        rows = self.encoder(batch.x, batch.edge_index)[:count]
-        corrupted = self.encoder(shuffled, batch.edge_index)[:count]
+        shuffled = rows_of_features(batch.x, torch.randperm(batch.x.shape[0]).to(batch.x.device))
+        graph = self.encoder.operator(batch.edge_index, batch.x)
+        rows = self.encoder(batch.x, graph)[:count]
+        corrupted = self.encoder(shuffled, graph)[:count]
         loss = summary_contrast(rows, corrupted, self.bilinear(torch.sigmoid(rows.mean(dim=0))))
         return loss, {"contrast": loss.detach()}
 

@@ -16,10 +16,10 @@ from graphcl.functional import heco
 from graphcl.graphs.metapath import Hop, incidence, num_nodes_of, target_type
 from graphcl.graphs.metapath_construction import metapath_adjacency, named_metapaths
 from graphcl.graphs.metapath_positive_pairs import metapath_positives
-from graphcl.graphs.sampling import draw_neighbours, take_rows
+from graphcl.graphs.sampling import draw_neighbours, scaled_rows, take_rows
 from graphcl.kernels import SparseMatrix, normalize_symmetric
 from graphcl.models.base_embedding import Preset
-from graphcl.models.metapath_inputs import rows_of, scaled_rows, type_features
+from graphcl.models.metapath_inputs import rows_of, type_features
 from graphcl.models.metapath_network import Part, Positive, Rate, Size
 from graphcl.models.settings import ModelConfig
 from graphcl.nn.heterogeneous import SchemaEncoder, SemanticAttention, TypeFeatures, TypeTransform

@@ -27,7 +27,7 @@ from graphcl.nn.heterogeneous import TypeFeatures
 if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
 
-__all__ = ["MetaPathBatch", "MetaPathInputs", "MixedOperator", "rows_of", "scaled_rows", "type_features"]
+__all__ = ["MetaPathBatch", "MetaPathInputs", "MixedOperator", "rows_of", "type_features"]
 
 Normalization = Literal["auto", "l1", "none"]
 Layers = tuple[SparseMatrix, SparseMatrix]
@@ -336,18 +336,6 @@ def _keep(count: int, ratio: float, generator: torch.Generator | None) -> Tensor
     # One part in 10^9 guards against 0.3 * 10 falling below 3.
     keep[torch.randperm(count, generator=generator)[: int(ratio * count + 1e-9)]] = 0.0
     return keep
-
-
-def scaled_rows(
-    operator: SparseMatrix, nodes: Tensor, k: int | None, generator: torch.Generator | None
-) -> SparseMatrix:
-    """Rows of some nodes with at most k entries each, scaled so that their sum keeps its mean."""
-    rows = take_rows(operator, nodes)
-    kept = sampled_rows(rows, k, generator=generator)
-    if kept is rows:
-        return rows
-    before, after = rows.row_offsets.diff(), kept.row_offsets.diff()
-    return kept.scale(rows=before / after.clamp(min=1))
 
 
 def _sampled_pair(

@@ -20,9 +20,10 @@ from graphcl.models.homogeneous import (
     HomogeneousModel,
     Size,
     make_encoder,
+    rows_of_features,
 )
 from graphcl.models.settings import ModelConfig
-from graphcl.nn.encoders import Activation, initialize_linear
+from graphcl.nn.encoders import Activation, Features, initialize_linear
 from graphcl.nn.linear import Linear
 
 __all__ = ["MVGRL", "MVGRLConfig"]
@@ -99,18 +100,19 @@ class MVGRL(HomogeneousModel):
         """
         inputs = super().prepare(graph, config, generator=generator)
         diffusion = ppr_topk(inputs.matrix, config.diffusion_k, config.restart, self_loops=1.0)
-        return replace(inputs, diffusion=diffusion.to(inputs.x.dtype))
+        return replace(inputs, diffusion=diffusion.to(torch.get_default_dtype()))
 
-    def encode(self, x: Tensor, batch: GraphBatch) -> tuple[Tensor, Tensor]:
-        """(n, d) rows of both views."""
-        diffusion = batch.edge_index if batch.diffusion is None else batch.diffusion
-        return self.encoder(x, batch.edge_index), self.diffusion_encoder(x, diffusion)
+    def encode(self, batch: GraphBatch, *features: Features) -> list[tuple[Tensor, Tensor]]:
+        """(B, d) rows of ``batch.nodes`` in both views, for each of the features of all nodes that are looked at."""
+        count = batch.nodes.shape[0]
+        graph = self.encoder.operator(batch.edge_index, batch.x)
+        diffusion = graph if batch.diffusion is None else batch.diffusion
+        return [(self.encoder(x, graph)[:count], self.diffusion_encoder(x, diffusion)[:count]) for x in features]
 
     def objective(self, batch: GraphBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and its one part, ``contrast``. The shuffle follows torch's default generator."""
-        shuffled = batch.x[torch.randperm(batch.x.shape[0]).to(batch.x.device)]
-        first, second = self.encode(batch.x, batch)
-        first_corrupted, second_corrupted = self.encode(shuffled, batch)
+        shuffled = rows_of_features(batch.x, torch.randperm(batch.x.shape[0]).to(batch.x.device))
+        (first, second), (first_corrupted, second_corrupted) = self.encode(batch, batch.x, shuffled)
         of_first, of_second = (self.bilinear(torch.sigmoid(rows.mean(dim=0))) for rows in (first, second))
         loss = summary_contrast(first, first_corrupted, of_second) / 2
         loss = loss + summary_contrast(second, second_corrupted, of_first) / 2
@@ -118,5 +120,5 @@ class MVGRL(HomogeneousModel):
 
     def embed(self, batch: GraphBatch) -> Tensor:
         """(B, d) embeddings of ``batch.nodes``, the sum of both views; call it in evaluation mode."""
-        first, second = self.encode(batch.x, batch)
-        return (first + second)[: batch.nodes.shape[0]]
+        ((first, second),) = self.encode(batch, batch.x)
+        return first + second

@@ -1,6 +1,7 @@
 """Encoders of nodes: features and a graph in, one embedding a node out.
 
-All have ``forward(x, graph) -> (N, d)``. A graph is an ``edge_index`` of PyG, raw edges that the encoder normalises in
+All have ``forward(x, graph) -> (N, d)``. `GraphEncoder` also takes features as a `SparseMatrix` (bags of words), whose
+first product costs what their entries do. A graph is an ``edge_index`` of PyG, raw edges that the encoder normalises in
 its own way, or a `SparseMatrix`, an operator that is applied as it is (``A[target, source]``; a diffusion, weighted
 edges, rows of a sampled block).
 """
@@ -23,6 +24,7 @@ from graphcl.nn.linear import Linear
 __all__ = ["MLP", "Activation", "GCNConv", "Graph", "GraphEncoder", "SmoothedEncoder", "Smoothing", "gcn_operator"]
 
 Graph: TypeAlias = SparseMatrix | Tensor
+Features: TypeAlias = SparseMatrix | Tensor
 Activation: TypeAlias = Literal["relu", "prelu", "elu", "identity"]
 Smoothing: TypeAlias = Literal["sgc", "appnp"]
 ConvFactory: TypeAlias = Callable[[int, int], nn.Module]
@@ -89,14 +91,14 @@ class GCNConv(nn.Module):
 
     .. math:: Y = S X W + b, \quad S = \tilde D^{-1/2} (A + I) \tilde D^{-1/2}
 
-    The product with the narrower side comes first.
+    The product with the narrower side comes first; that with the weights where x is sparse.
 
     Args:
         in_features, out_features: widths.
 
     Shapes: ``forward(x (N, in), graph) -> (M, out)``; M is N, or the rows of the operator.
 
-    Complexity: O(N in out + E min(in, out)) time.
+    Complexity: O(N in out + E min(in, out)) time; O(nnz(x) out + E out) for a sparse x.
 
     Example:
         >>> GCNConv(2, 3)(torch.ones(2, 2), torch.tensor([[0, 1], [1, 0]])).shape
@@ -108,11 +110,13 @@ class GCNConv(nn.Module):
         self.linear = Linear(in_features, out_features, bias=False)
         self.bias = nn.Parameter(torch.zeros(out_features))
 
-    def forward(self, x: Tensor, graph: Graph) -> Tensor:
+    def forward(self, x: Features, graph: Graph) -> Tensor:
         """Convolution with an operator as it is, or with raw edges after normalisation."""
         operator = gcn_operator(graph, x)
-        if self.linear.in_features < self.linear.out_features:
-            out: Tensor = self.linear(spmm(operator, x))
+        if isinstance(x, SparseMatrix):
+            out = spmm(operator, spmm(x, self.linear.weight.T))
+        elif self.linear.in_features < self.linear.out_features:
+            out = self.linear(spmm(operator, x))
         else:
             out = spmm(operator, self.linear(x))
         return out + self.bias
@@ -132,7 +136,7 @@ class GraphEncoder(nn.Module):
         dropout: rate in front of every layer.
         generator: draws the initial weights of ``gcn`` layers; torch's own when None, and always those of PyG.
 
-    Shapes: ``forward(x (N, f), graph) -> (N, d)``.
+    Shapes: ``forward(x (N, f), graph) -> (N, d)``; x may be a `SparseMatrix`, which a convolution of PyG gets dense.
 
     Raises:
         ValueError: fewer than two widths, or a name that PyG does not have.
@@ -169,13 +173,25 @@ class GraphEncoder(nn.Module):
         if generator is not None:
             initialize_linear(self, generator)
 
-    def forward(self, x: Tensor, graph: Graph) -> Tensor:
+    def operator(self, graph: Graph, x: Features) -> Graph:
+        """What the layers work on, ready to be used for several x: GCN's operator of raw edges where they need it."""
+        return gcn_operator(graph, x) if any(isinstance(layer, GCNConv) for layer in self.layers) else graph
+
+    def forward(self, x: Features, graph: Graph) -> Tensor:
         """Embeddings of all nodes."""
-        if any(isinstance(layer, GCNConv) for layer in self.layers):
-            graph = gcn_operator(graph, x)
-        for layer, activation in zip(self.layers, self.activations, strict=True):
-            x = activation(_convolve(layer, F.dropout(x, self.dropout, self.training), graph))
-        return x
+        graph = self.operator(graph, x)
+        if isinstance(x, SparseMatrix):
+            if isinstance(self.layers[0], GCNConv):
+                x = x.with_values(F.dropout(x.entry_values(), self.dropout, self.training))
+            else:
+                x = F.dropout(x.to_dense(), self.dropout, self.training)
+        else:
+            x = F.dropout(x, self.dropout, self.training)
+        h = self.activations[0](_convolve(self.layers[0], x, graph))
+        for layer, activation in zip(self.layers[1:], self.activations[1:], strict=True):
+            h = activation(_convolve(layer, F.dropout(h, self.dropout, self.training), graph))
+        embedded: Tensor = h
+        return embedded
 
 
 class SmoothedEncoder(nn.Module):
@@ -241,7 +257,7 @@ class SmoothedEncoder(nn.Module):
         return self.encode(self.smooth(x, graph), graph)
 
 
-def gcn_operator(graph: Graph, x: Tensor) -> SparseMatrix:
+def gcn_operator(graph: Graph, x: Features) -> SparseMatrix:
     """The operator that a graph stands for: itself if it is one, else GCN's of its edges with self loops.
 
     Args:
@@ -258,9 +274,10 @@ def gcn_operator(graph: Graph, x: Tensor) -> SparseMatrix:
         tensor([[0.5000, 0.5000],
                 [0.5000, 0.5000]])
     """
+    sample = x.entry_values() if isinstance(x, SparseMatrix) else x
     if isinstance(graph, SparseMatrix):
-        return graph if graph.values is None or graph.values.dtype == x.dtype else graph.to(x.dtype)
-    ones = x.new_ones(graph.shape[-1])
+        return graph if graph.values is None or graph.values.dtype == sample.dtype else graph.to(sample.dtype)
+    ones = sample.new_ones(graph.shape[-1])
     adjacency = SparseMatrix.from_edge_index(graph, ones, num_nodes=x.shape[0])
     return normalize_symmetric(adjacency, self_loops=1.0)
 
@@ -309,13 +326,13 @@ def _convolution(name: str) -> ConvFactory:
     return layer
 
 
-def _convolve(layer: nn.Module, x: Tensor, graph: Graph) -> Tensor:
+def _convolve(layer: nn.Module, x: Features, graph: Graph) -> Tensor:
     if isinstance(layer, GCNConv) or not isinstance(graph, SparseMatrix):
         out: Tensor = layer(x, graph)
         return out
     edge_index, weight = graph.to_edge_index()
     options: dict[str, Any] = {}
     if weight is not None and "edge_weight" in inspect.signature(layer.forward).parameters:
-        options["edge_weight"] = weight.to(x.dtype)
+        options["edge_weight"] = weight if isinstance(x, SparseMatrix) else weight.to(x.dtype)
     passed: Tensor = layer(x, edge_index, **options)
     return passed

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch_geometric.data import Data
 
 from graphcl.data.graph_generators import stochastic_block_model
 from graphcl.errors import InputError
+from graphcl.kernels import SparseMatrix
 from graphcl.models import get_model
 from graphcl.models.bgrl import BGRL, BGRLConfig, bootstrap_distance
 from graphcl.models.dgi import DGI, DGIConfig, summary_contrast
@@ -24,12 +27,19 @@ def blocks() -> Data:
     return stochastic_block_model(NODES, 3, num_features=6, separation=1.5, mixing=0.1, average_degree=4, seed=0)
 
 
-def small(name: str, **settings: Any) -> tuple[Any, Any]:
+def words() -> Data:
+    """The same graph with bags of words: few of many features are not 0."""
+    graph = blocks()
+    graph.x = (torch.rand(NODES, 50, generator=torch.Generator().manual_seed(3)) < 0.06).float()
+    return graph
+
+
+def small(name: str, graph: Data | None = None, **settings: Any) -> tuple[Any, Any]:
     """Model and inputs with few weights."""
     kind = get_model(name)
     config = kind.config_class(**{"widths": (8, 4), **settings})
     generator = torch.Generator().manual_seed(0)
-    inputs = kind.prepare(blocks(), config, generator=generator)
+    inputs = kind.prepare(blocks() if graph is None else graph, config, generator=generator)
     return kind.from_inputs(inputs, config, generator=generator), inputs
 
 
@@ -76,15 +86,52 @@ def test_any_convolution_encodes(name: str) -> None:
     assert bool(model.objective(inputs.full())[0].isfinite())
 
 
-def test_a_batch_with_all_neighbours_is_the_full_form() -> None:
-    model, inputs = small("dgi", widths=(4,))
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_with_all_neighbours_embeds_as_the_full_form(name: str) -> None:
+    model, inputs = small(name)
     model.eval()
     nodes = torch.tensor([5, 0, 17])
-    part = model.embed(inputs.batch(nodes, fanout=(None, None)))
+    # One step more than there are convolutions, for the degrees of the outermost nodes.
+    part = model.embed(inputs.batch(nodes, fanout=(None, None, None)))
     torch.testing.assert_close(part, model.embed(inputs.full())[nodes])
     sampled = inputs.batch(nodes, fanout=(2, 2), generator=torch.Generator().manual_seed(0))
-    assert sampled.x.shape[0] <= 3 + 6 + 12
+    assert sampled.x.shape[0] <= (3 + 6 + 12) * (4 if name == "mvgrl" else 1)
     assert sampled.total == 3.0
+
+
+@pytest.mark.parametrize("features", ["dense", "sparse"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_of_all_nodes_is_the_full_form(name: str, features: str) -> None:
+    model, inputs = small(name, words() if features == "sparse" else None)
+    assert isinstance(inputs.x, SparseMatrix) == (features == "sparse")
+
+    def loss_and_gradient(batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        model.zero_grad()
+        torch.manual_seed(7)
+        loss, _ = model.objective(batch)
+        loss.backward()
+        return loss.detach(), {key: w.grad.clone() for key, w in model.named_parameters() if w.grad is not None}
+
+    expected, gradient = loss_and_gradient(inputs.full())
+    found, same = loss_and_gradient(inputs.batch(torch.arange(NODES), fanout=(None, None)))
+    torch.testing.assert_close(found, expected)
+    assert gradient.keys() == same.keys() != set()
+    for key, value in gradient.items():
+        torch.testing.assert_close(same[key], value, atol=1e-6, rtol=1e-4, msg=key)
+
+
+@pytest.mark.parametrize("conv", ["gcn", "SAGEConv"])
+@pytest.mark.parametrize("name", NAMES)
+def test_sparse_features_give_what_dense_ones_do(name: str, conv: str) -> None:
+    model, inputs = small(name, words(), conv=conv)
+    assert isinstance(inputs.x, SparseMatrix)
+    dense = replace(inputs, x=inputs.x.to_dense())
+    losses = []
+    for form in (inputs, dense):
+        torch.manual_seed(2)
+        losses.append(model.objective(form.full())[0].detach())
+    torch.testing.assert_close(losses[0], losses[1])
+    torch.testing.assert_close(model.embed(inputs.full()), model.embed(dense.full()))
 
 
 def test_grace_is_its_formula() -> None:
@@ -131,11 +178,14 @@ def test_the_target_of_bgrl_moves_slowly_towards_the_encoder() -> None:
         assert not new.requires_grad
 
 
-def test_mvgrl_has_a_bounded_diffusion_and_no_mini_batches() -> None:
-    _, inputs = small("mvgrl", diffusion_k=5)
-    assert inputs.diffusion.num_entries <= 5 * NODES
-    with pytest.raises(InputError, match="the diffusion view is of the whole graph"):
-        inputs.batch(torch.tensor([0]))
+def test_mvgrl_has_a_bounded_diffusion_that_is_sampled_without_bias() -> None:
+    _, inputs = small("mvgrl", diffusion_k=12)
+    assert inputs.diffusion.num_entries <= 12 * NODES
+    nodes, ones = torch.arange(6), 0.0
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(400):
+        ones = ones + inputs.batch(nodes, fanout=(4,), generator=generator).diffusion.row_sums()[:6]
+    torch.testing.assert_close(torch.as_tensor(ones) / 400, inputs.diffusion.row_sums()[:6], atol=0.04, rtol=0)
 
 
 def test_what_does_not_fit_is_refused() -> None:
