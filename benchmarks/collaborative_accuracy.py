@@ -162,7 +162,6 @@ def main() -> None:
     options = parser.parse_args()
     settings = {name: yaml.safe_load(value) for name, _, value in (pair.partition("=") for pair in options.settings)}
     target = options.out.with_suffix(".json")
-    records: dict[str, Any] = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else {}
     runs, users = [], []
     for seed in options.seeds:
         run, of_users = train_once(options.data, options.model, seed, settings, options.split, options.runs)
@@ -182,6 +181,8 @@ def main() -> None:
             record["users"] = {
                 name: np.mean([one[name] for one in users], axis=0).round(6).tolist() for name in COMPARED
             }
+        # Read again each time: another model may have been measured meanwhile.
+        records: dict[str, Any] = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else {}
         records[f"{options.data}/{options.model}"] = record
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(target, records)

@@ -12,6 +12,9 @@ from graphcl.kernels._arguments import MEMORY_BUDGET, check_indices
 
 __all__ = ["synergistic_contrastive"]
 
+_REUSED_BYTES = 24 << 20
+_FEWEST_ROWS = 64
+
 
 def synergistic_contrastive(
     z1: Tensor,
@@ -69,6 +72,9 @@ def synergistic_contrastive(
         own = anchors.long()
         rows, twin = first[own], second[own]
         rule = ExcludePairs(torch.arange(own.shape[0] + 1, device=own.device), own)
+        # A larger buffer is mapped, and its pages faulted in, anew at every call: the C library keeps smaller ones.
+        least = _FEWEST_ROWS * 2 * count * first.element_size()
+        memory_budget = min(memory_budget, max(_REUSED_BYTES, least))
     # One sweep over both views; of view 1 an anchor leaves itself out, in view 2 it finds its positive.
     total = pair_logsumexp(
         rows,

@@ -97,7 +97,7 @@ class _BothLogSumExp(torch.autograd.Function):
                     d_row_bias[rows] += tile.sum(dim=1) * LN2
                 if d_column_bias is not None:
                     d_column_bias[columns] += tile.sum(dim=0) * LN2
-        return dx, None if dy is None else dy.T, d_row_bias, d_column_bias, None, None
+        return dx, None if dy is None else dy.T.contiguous(), d_row_bias, d_column_bias, None, None
 
 
 def _clean(grad: Tensor | None, level: Tensor) -> tuple[Tensor, Tensor]:

@@ -176,7 +176,8 @@ class _RowLogSumExp(torch.autograd.Function):
             tiles = TileSource(ctx.product, x, y, column_bias)
             mean_x, mass = _column_sweep(tiles, ctx.blocks, log2sum, rows, need_y, need_bias)
             constant = torch.ones_like(log2sum[:1])
-        dy = None if mean_x is None else (mean_x * (constant * LN2)).T
+        # Laid out by rows: sums of a transposed gradient with others take several times as long.
+        dy = None if mean_x is None else mean_x.T.clone(memory_format=torch.contiguous_format).mul_(constant * LN2)
         dbias = None if mass is None else mass * (constant * LN2)
         return dx, dy, dbias, None, None, None, None
 

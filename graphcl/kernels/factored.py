@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,10 +67,19 @@ class FactoredMatrix:
         """
         if dense.dim() == 0 or dense.shape[0] != self.shape[1]:
             raise ValueError(f"dense must have shape ({self.shape[1]}, ...), got shape {tuple(dense.shape)}")
+        if self._is_constant:
+            product: Tensor = _ConstantProduct.apply(dense, self, backend)  # type: ignore[no-untyped-call]
+            return product
         out = dense
         for factor in reversed(self.factors):
             out = spmm(factor, out, backend=backend) if isinstance(factor, SparseMatrix) else _scale(factor, out)
         return out if self.diagonal is None else out + _scale(self.diagonal, dense)
+
+    @property
+    def _is_constant(self) -> bool:
+        """Whether no gradient is wanted for a factor."""
+        values = [factor.values if isinstance(factor, SparseMatrix) else factor for factor in self.factors]
+        return not any(value is not None and value.requires_grad for value in [*values, self.diagonal])
 
     def row_sums(self) -> Tensor:
         """``M @ 1``, (m,): degrees of the product, without the product."""
@@ -122,6 +132,34 @@ def factored_spmm(factors: Sequence[Factor], dense: Tensor, *, backend: Backend 
     return FactoredMatrix(factors).matmul(dense, backend=backend)
 
 
+class _ConstantProduct(torch.autograd.Function):
+    """Product whose factors need no gradient: diagonals are applied in place, and no step enters the graph."""
+
+    @staticmethod
+    def forward(ctx: Any, dense: Tensor, product: FactoredMatrix, backend: Backend) -> Tensor:
+        ctx.product, ctx.backend = product, backend
+        out = dense.detach()
+        owned = False
+        for factor in reversed(product.factors):
+            if isinstance(factor, SparseMatrix):
+                out = spmm(factor, out, backend=backend)
+            elif owned and factor.dtype == out.dtype:
+                out.mul_(_as_column(factor, out))
+            else:
+                out = _scale(factor, out)
+            owned = True
+        diagonal = product.diagonal
+        if diagonal is None:
+            return out
+        if diagonal.dtype == out.dtype == dense.dtype:
+            return out.addcmul_(_as_column(diagonal, dense), dense.detach())
+        return out + _scale(diagonal, dense.detach())
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.product.T.matmul(upstream, backend=ctx.backend), None, None
+
+
 def _shape(position: int, factor: Factor) -> tuple[int, int]:
     if isinstance(factor, SparseMatrix):
         return factor.shape
@@ -131,5 +169,9 @@ def _shape(position: int, factor: Factor) -> tuple[int, int]:
     return factor.shape[0], factor.shape[0]
 
 
+def _as_column(diagonal: Tensor, dense: Tensor) -> Tensor:
+    return diagonal.reshape(-1, *[1] * (dense.dim() - 1))
+
+
 def _scale(diagonal: Tensor, dense: Tensor) -> Tensor:
-    return diagonal.reshape(-1, *[1] * (dense.dim() - 1)) * dense
+    return _as_column(diagonal, dense) * dense

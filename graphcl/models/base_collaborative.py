@@ -252,7 +252,9 @@ class CollaborativeModel(nn.Module):
 
     def split(self, stacked: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of users and of items of a stacked ``(U + I, d)`` tensor."""
-        return stacked[: self.num_users], stacked[self.num_users :]
+        # One operation with two results: the gradient is put together once, instead of padded twice and added.
+        users, items = torch.split(stacked, [self.num_users, self.num_items])
+        return users, items
 
 
 def score_gaps(users: Tensor, items: Tensor, user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from graphcl.graphs.operators import PropagationOperator
@@ -73,10 +74,9 @@ class LightGCNConv(nn.Module):
     def combine(self, layers: Sequence[Tensor]) -> Tensor:
         """Sum or mean of the layers ``[E0, .., EL]``, without layer 0 where ``include_ego`` is off."""
         chosen = layers if self.include_ego else layers[1:]
-        total = chosen[0]
-        for layer in chosen[1:]:
-            total = total + layer
-        return total / len(chosen) if self.reduce == "mean" else total
+        divisor = len(chosen) if self.reduce == "mean" else 1
+        combined: Tensor = _SumOverLayers.apply(divisor, *chosen)  # type: ignore[no-untyped-call]
+        return combined
 
     def forward(
         self,
@@ -100,3 +100,20 @@ class LightGCNConv(nn.Module):
             if one.shape != (x.shape[0], x.shape[0]):
                 raise ValueError(f"operator must have shape ({x.shape[0]}, {x.shape[0]}) to fit x, got {one.shape}")
         return operators
+
+
+class _SumOverLayers(torch.autograd.Function):
+    """``(x_1 + .. + x_k) / divisor`` in one buffer."""
+
+    @staticmethod
+    def forward(ctx: Any, divisor: int, *layers: Tensor) -> Tensor:
+        ctx.divisor, ctx.count = divisor, len(layers)
+        total = layers[0].clone() if len(layers) == 1 else layers[0] + layers[1]
+        for layer in layers[2:]:
+            total.add_(layer)
+        return total if divisor == 1 else total.div_(divisor)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        share = upstream if ctx.divisor == 1 else upstream / ctx.divisor
+        return None, *[share] * ctx.count

@@ -44,6 +44,26 @@ def test_extreme_rows_keep_unit_length(scale: float) -> None:
     torch.testing.assert_close(x.grad * scale, torch.tensor([[0.128, -0.096]]), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_whose_squares_overflow_beside_ordinary_and_zero_rows(dtype: torch.dtype) -> None:
+    large = float(torch.finfo(dtype).max) / 8
+    x = torch.tensor([[3.0 * large, 4.0 * large], [3.0, 4.0], [0.0, 0.0]], dtype=dtype).requires_grad_()
+    unit = normalize_rows(x)
+    torch.testing.assert_close(unit, torch.tensor([[0.6, 0.8], [0.6, 0.8], [0.0, 0.0]], dtype=dtype))
+    unit[:, 0].sum().backward()  # type: ignore[no-untyped-call]
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad[1:], torch.tensor([[0.128, -0.096], [0.0, 0.0]], dtype=dtype))
+
+
+def test_gradient_equals_autograd_of_the_formula() -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(5, 7, generator=generator, dtype=torch.float64).requires_grad_()
+    upstream = torch.randn(5, 7, generator=generator, dtype=torch.float64)
+    (found,) = torch.autograd.grad(normalize_rows(x), x, upstream)
+    (expected,) = torch.autograd.grad(x / x.norm(dim=1, keepdim=True), x, upstream)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.parametrize("shape", [(0, 3), (2, 0), (0, 0)])
 def test_zero_size(shape: tuple[int, int]) -> None:
     assert normalize_rows(torch.zeros(shape)).shape == shape

@@ -547,6 +547,23 @@ def test_factored_product_equals_the_formed_one() -> None:
     assert repr(FactoredMatrix([left, scale])).endswith("cpu) @ diagonal)")
 
 
+def test_factored_product_of_constants_has_the_gradient_of_the_formed_one() -> None:
+    ratings = SparseMatrix.from_coo(
+        torch.tensor([0, 0, 1, 3]),
+        torch.tensor([0, 2, 1, 2]),
+        torch.tensor([1.0, 2.0, 3.0, 4.0]).double(),
+        shape=(4, 3),
+    )
+    product = FactoredMatrix([randn(4, seed=1), ratings, ratings.T, randn(4, seed=2)], diagonal=randn(4, seed=3))
+    x, upstream = randn(4, 2, seed=4).requires_grad_(), randn(4, 2, seed=5)
+    before = x.detach().clone()
+    assert torch.autograd.gradcheck(lambda x: ((product @ x) * upstream).sum(), (x,))
+    assert torch.autograd.gradgradcheck(lambda x: ((product @ x).square() * upstream).sum(), (x,))
+    (found,) = torch.autograd.grad(product @ x, x, upstream)
+    torch.testing.assert_close(found, product.to_dense().T @ upstream)
+    assert torch.equal(x, before)
+
+
 def test_factored_product_gradients() -> None:
     matrix = random_matrix(17, (4, 3), 7)
     values = matrix.entry_values().clone().requires_grad_()
