@@ -80,17 +80,21 @@ def check(
     user_column: UserColumn = None,
     item_column: ItemColumn = None,
     time_column: TimeColumn = None,
+    item_features: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=FILE", help="Features of the items, a modality each.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Examine a table or a graph before training on it.
 
-    A table: what was read, what was dropped and why, degrees, duplicates, ties, users without evaluation. A graph:
-    isolated nodes, self-loops, repeated and one-way edges, features, classes, connected parts.
+    A table: what was read, what was dropped and why, degrees, duplicates, ties, users without evaluation, items that
+    have features. A graph: isolated nodes, self-loops, repeated and one-way edges, features, classes, connected parts.
     """
     reading = parse_assignments(load or [], "--load", "format=csv")
     columns = {"user": user_column, "item": item_column, "time": time_column}
     given = {name: column for name, column in columns.items() if column is not None}
-    report = examine(path, kind or guess_kind(path), reading, given)
+    features = parse_assignments(item_features or [], "--item-features", "image=image.npy") or None
+    report = examine(path, kind or guess_kind(path), reading, given, features)
     if as_json:
         print_json(report.to_dict())
         return
@@ -111,7 +115,11 @@ def guess_kind(name_or_path: str) -> str:
 
 
 def examine(
-    name_or_path: str, kind: str, reading: dict[str, Any], columns: dict[str, Any]
+    name_or_path: str,
+    kind: str,
+    reading: dict[str, Any],
+    columns: dict[str, Any],
+    item_features: dict[str, Any] | None = None,
 ) -> DoctorReport | GraphReport:
     """Read the data and look them over.
 
@@ -120,13 +128,16 @@ def examine(
         kind: what it is.
         reading: options of the reader.
         columns: names of columns that concern interactions.
+        item_features: files of item features by modality, likewise.
     """
     from graphcl.data import diagnose, diagnose_graph, find_published_split, list_datasets, load_dataset
 
     if kind != "interactions":
-        refuse_options({f"{name}_column": column for name, column in columns.items()}, "this is a graph")
+        unfit = {f"{name}_column": column for name, column in columns.items()}
+        refuse_options({**unfit, "item_features": item_features}, "this is a graph")
         return diagnose_graph(name_or_path, **reading)
     known = name_or_path in {recipe.name for recipe in list_datasets()} and not Path(name_or_path).is_file()
     if known or (not columns and not reading and find_published_split(name_or_path) is not None):
-        return diagnose(load_dataset(name_or_path, **reading, **columns).interactions)
-    return diagnose(name_or_path, **reading, **columns)
+        log = load_dataset(name_or_path, **reading, **columns).interactions
+        return diagnose(log, item_features=item_features)
+    return diagnose(name_or_path, item_features=item_features, **reading, **columns)

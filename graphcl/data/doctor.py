@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graphcl.data.features import read_item_features
 from graphcl.data.ids import IntArray
 from graphcl.data.interactions import Interactions
 from graphcl.data.read_report import ReadReport
@@ -47,6 +49,7 @@ class DoctorReport:
         test_items_absent_from_train: leave-one-out test targets without a training row, None when that split is
             impossible.
         warnings: what to look at.
+        item_features: one line a modality, when features were given.
     """
 
     read: ReadReport
@@ -61,6 +64,7 @@ class DoctorReport:
     users_not_evaluable: int
     test_items_absent_from_train: int | None
     warnings: tuple[DataWarning, ...]
+    item_features: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types for JSON."""
@@ -99,12 +103,15 @@ class DoctorReport:
         lines += [
             f"features      {count} {role} rows of unknown ids" for role, count in read.unknown_feature_ids.items()
         ]
+        lines += [f"features      {line}" for line in self.item_features]
         lines += [f"note          {note}" for note in read.notes]
         lines += [f"warning       {entry.problem}; {entry.remedy}" for entry in self.warnings]
         return lines
 
 
-def diagnose(source: Interactions | str | Path | Any, **options: Any) -> DoctorReport:
+def diagnose(
+    source: Interactions | str | Path | Any, *, item_features: Mapping[str, Any] | None = None, **options: Any
+) -> DoctorReport:
     """Look a log over.
 
     A file or frame is read with bad rows dropped, so that one report shows all that is wrong with it. A published split
@@ -112,13 +119,15 @@ def diagnose(source: Interactions | str | Path | Any, **options: Any) -> DoctorR
 
     Args:
         source: a log, or what `read_interactions` reads.
+        item_features: sources of item features by modality, as `read_item_features` takes them.
         **options: options of `read_interactions`.
 
     Returns:
         The report.
 
     Raises:
-        InputError: nothing can be read at all (no such file, missing column, no usable row).
+        InputError: nothing can be read at all (no such file, missing column, no usable row); item features that cannot
+            be used.
 
     Complexity:
         O(E log E) time, O(E) memory.
@@ -135,6 +144,7 @@ def diagnose(source: Interactions | str | Path | Any, **options: Any) -> DoctorR
     not_evaluable = int((user_count < 3).sum())
     absent = _test_items_absent_from_train(log)
     tied = None if log.time is None else _tied_rows(log, log.time)
+    features = () if item_features is None else tuple(read_item_features(item_features, log.item_ids).lines())
     return DoctorReport(
         read=log.report,
         users=int(user_count.size),
@@ -148,6 +158,7 @@ def diagnose(source: Interactions | str | Path | Any, **options: Any) -> DoctorR
         users_not_evaluable=not_evaluable,
         test_items_absent_from_train=absent,
         warnings=tuple(_warnings(log, user_count, item_count, not_evaluable, absent, tied)),
+        item_features=features,
     )
 
 

@@ -432,7 +432,7 @@ def _aligned(
     if not known.any():
         raise InputError(
             f"no row of the {len(series)} belongs to an item of the interactions",
-            f"key them by item ids such as {item_ids.external[0]!r}",
+            f"key them by item ids such as {item_ids.to_series()[0]!r}",
             path=path,
             column=name,
         )

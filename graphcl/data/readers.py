@@ -208,6 +208,8 @@ def read_features(source: Any, role: Literal["user", "item"], *, key: str | None
                     "this is no feature table", "give CSV, JSON lines, Parquet or a RecBole file", path=path
                 )
         except pl.exceptions.PolarsError as error:
+            if kind == "csv":
+                _refuse_uneven_rows(path, mark)
             raise InputError(_brief(error), "mend the feature file", path=path) from error
     else:
         frame = _as_polars(source)
@@ -644,6 +646,21 @@ def _read_attribute_lists(path: Path, key: str) -> pl.DataFrame:
         raise InputError("this is no JSON object from ids to lists", 'write {"id": [attribute, ...], ...}', path=path)
     ids = id_series(list(lists), infer_integers=True)
     return pl.DataFrame({key: ids, "attributes": list(lists.values())})
+
+
+def _refuse_uneven_rows(path: Path, delimiter: str) -> None:
+    """Name the first row with more or fewer fields than the header, if there is one."""
+    shape = text_shape(path, delimiter)
+    uneven = ~shape.blank & (shape.fields != shape.fields[int(np.argmin(shape.blank))])
+    if uneven.any():
+        record = int(np.argmax(uneven))
+        raise InputError(
+            f"rows have different widths: {shape.fields[record]} fields where the header has "
+            f"{shape.fields[int(np.argmin(shape.blank))]}",
+            "give every row the same number of fields",
+            path=path,
+            row=line_of_record(path, record, delimiter=delimiter, quoted=shape.quoted),
+        )
 
 
 def _brief(error: Exception) -> str:

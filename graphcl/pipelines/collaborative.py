@@ -113,6 +113,7 @@ class CollaborativeRecommender(RankingPipeline):
         super().__init__(model, **settings)
         self._given_features: Any = None
         self._blocks: dict[str, SparseMatrix] = {}
+        self._unknown_rows: dict[str, int] = {}
 
     @property
     def takes_item_features(self) -> bool:  # type: ignore[override]
@@ -160,14 +161,14 @@ class CollaborativeRecommender(RankingPipeline):
             source = split.interactions.item_features
         elif source is not None and not reads:
             raise InputError(f"{self.model_name} does not read item features", "leave them out, or train mmhcl")
-        self._blocks = {}
+        self._blocks, self._unknown_rows = {}, {}
         if source is not None:
             features = self._read_features(source, split.interactions.item_ids)
             if self.settings.catalogue == "features":
                 split = _with_catalogue(split, features.item_ids)
-            self._blocks = item_hypergraph_blocks(
-                features.align(split.interactions.item_ids), self.model_config.neighbours
-            )
+            features = features.align(split.interactions.item_ids)
+            self._blocks = item_hypergraph_blocks(features, self.model_config.neighbours)
+            self._unknown_rows = dict(features.unknown)
         return split
 
     def _read_features(self, source: Any, item_ids: IdMap) -> ItemFeatures:
@@ -261,10 +262,18 @@ class CollaborativeRecommender(RankingPipeline):
         cold = np.bincount(data.train.item, minlength=data.interactions.num_items) == 0
         protocol = dict(measured.protocol)
         if self.model_class.uses_item_hypergraph:
-            protocol["modalities"] = ", ".join(self._blocks) or "none"
+            protocol["modalities"] = ", ".join(map(self._describe_modality, self._blocks)) or "none"
         protocol["items without training rows"] = f"{int(cold.sum()):,}"
         metrics = replace(measured.metrics, values={**measured.metrics.values, **reference})
         return replace(measured, metrics=metrics, protocol=protocol)
+
+    def _describe_modality(self, name: str) -> str:
+        """Its name, how many items it reaches, and how many rows of features named no item."""
+        block = self._blocks[name]
+        reached = int((block.row_offsets.diff() > 0).sum())
+        unknown = self._unknown_rows.get(name, 0)
+        note = f"; {unknown:,} rows of unknown items left out" if unknown else ""
+        return f"{name} ({reached:,} of {block.shape[0]:,} items{note})"
 
     def ablate(self) -> list[dict[str, Any]]:
         """Test metrics of the trained model when a modality's hyperedges, or all of them, are taken away.
@@ -312,11 +321,11 @@ class CollaborativeRecommender(RankingPipeline):
             for name, block in self._blocks.items():
                 tensors |= {f"{name}.offsets": block.row_offsets, f"{name}.columns": block.columns}
             sizes = {name: block.shape[1] for name, block in self._blocks.items()}
-            save_tensors(folder.path / HYPERGRAPH, tensors, {"modalities": sizes})
+            save_tensors(folder.path / HYPERGRAPH, tensors, {"modalities": sizes, "unknown": self._unknown_rows})
 
     def _read_data(self, folder: RunFolder) -> Split:
         split = super()._read_data(folder)
-        self._blocks = {}
+        self._blocks, self._unknown_rows = {}, {}
         path = folder.path / HYPERGRAPH
         if path.is_file():
             tensors, about = load_tensors(path)
@@ -328,7 +337,8 @@ class CollaborativeRecommender(RankingPipeline):
                     )
                     for name, width in about["modalities"].items()
                 }
-            except (KeyError, ValueError, IndexError) as error:
+                self._unknown_rows = {name: int(rows) for name, rows in about.get("unknown", {}).items()}
+            except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
                 raise InputError("does not fit the run", "restore the file or train again", path=path) from error
         return split
 

@@ -189,10 +189,14 @@ def test_a_resumed_run_equals_one_that_was_not_interrupted(log: Interactions, tm
         resumed.fit(log, tmp_path / "run", item_features={"image": features["image"]}, resume=True)
 
 
-def test_item_ids_unknown_to_the_features_lack_the_modality(log: Interactions) -> None:
-    keys = log.item_ids.external[:5]
-    recommender = CollaborativeRecommender("mmhcl", **QUICK).fit(log, item_features={"image": (keys, np.eye(5) + 1)})
-    assert recommender.evaluate().protocol["modalities"] == "image"
+def test_item_ids_unknown_to_the_features_lack_the_modality(log: Interactions, tmp_path: Path) -> None:
+    keys = [*log.item_ids.external[:5], "nobody's"]
+    rows = np.eye(6) + 1
+    recommender = CollaborativeRecommender("mmhcl", **QUICK)
+    recommender.fit(log, tmp_path / "run", item_features={"image": (keys, rows)})
+    told = f"image (5 of {log.num_items} items; 1 rows of unknown items left out)"
+    assert recommender.evaluate().protocol["modalities"] == told
+    assert CollaborativeRecommender.load(tmp_path / "run").evaluate().protocol["modalities"] == told
 
 
 @pytest.mark.parametrize(
