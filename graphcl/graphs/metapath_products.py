@@ -22,6 +22,7 @@ __all__ = ["MEMORY_BUDGET", "PathProduct", "Score", "Ties", "keep_best", "order_
 MEMORY_BUDGET = 128 * 2**20
 # What an entry of a block takes while it is computed, scored and ordered.
 _BYTES_AN_ENTRY = 64
+_HASHED_AT_ONCE = 2**14
 
 Score = Literal["pathsim", "count"]
 Ties = Literal["random", "column"]
@@ -188,9 +189,12 @@ def _best_of_padded(
     wanted = k - (padded > cut).sum(axis=1)
     over = np.nonzero(tied.sum(axis=1) > wanted)[0]
     if over.size:
-        order = np.where(tied[over], keys(places[over]), np.uint64(0))
-        sorted_keys = np.sort(order, axis=1)
-        lowest = sorted_keys[np.arange(over.size), padded.shape[1] - wanted[over]]
+        among = tied[over]
+        order = np.zeros(among.shape, dtype=np.uint64)
+        order[among] = keys(places[over][among])
+        # At most k are wanted, so that only the k largest keys of a row have to be in order.
+        largest = np.sort(np.partition(order, order.shape[1] - k, axis=1)[:, -k:], axis=1)
+        lowest = largest[np.arange(over.size), k - wanted[over]]
         kept[over] &= ~tied[over] | (order >= lowest[:, None])
     return kept
 
@@ -235,11 +239,15 @@ def _equal(left: csr_array, right: csr_array) -> bool:
 
 def _scrambled(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The finaliser of SplitMix64: distinct inputs give distinct outputs without a visible pattern."""
-    with np.errstate(over="ignore"):
-        mixed = values + np.uint64(0x9E3779B97F4A7C15)
-        mixed ^= mixed >> np.uint64(30)
-        mixed *= np.uint64(0xBF58476D1CE4E5B9)
-        mixed ^= mixed >> np.uint64(27)
-        mixed *= np.uint64(0x94D049BB133111EB)
-        mixed ^= mixed >> np.uint64(31)
+    mixed = values + np.uint64(0x9E3779B97F4A7C15)
+    # Pieces that stay in the cache through all seven passes.
+    shifted = np.empty(min(mixed.size, _HASHED_AT_ONCE), dtype=np.uint64)
+    for start in range(0, mixed.size, _HASHED_AT_ONCE):
+        part = mixed[start : start + _HASHED_AT_ONCE]
+        moved = shifted[: part.size]
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+            np.right_shift(part, np.uint64(shift), out=moved)
+            part ^= moved
+            if factor != 1:
+                part *= np.uint64(factor)
     return mixed

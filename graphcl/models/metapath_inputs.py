@@ -68,6 +68,9 @@ class MetaPathBatch:
         layers: a meta-path each, the operators of both convolutions.
         masked_layers: the same with edges masked.
         num_nodes: target nodes of the graph.
+        reached: a meta-path each, the places among ``inputs`` of the nodes that its contexts and its first convolution
+            are about; None for all of them.
+        coarse_layers: as ``layers``, for the coarse view; None for the same ones.
     """
 
     nodes: Tensor
@@ -79,6 +82,8 @@ class MetaPathBatch:
     layers: tuple[Layers, ...]
     masked_layers: tuple[Layers, ...]
     num_nodes: int
+    reached: tuple[Tensor | None, ...]
+    coarse_layers: tuple[Layers, ...] | None = None
 
     @property
     def total(self) -> float:
@@ -91,7 +96,8 @@ class MetaPathBatch:
     @cached_property
     def coarse(self) -> tuple[PropagationOperator, PropagationOperator]:
         """Operators of both convolutions of the coarse view."""
-        return MixedOperator([first for first, _ in self.layers]), MixedOperator([second for _, second in self.layers])
+        layers = self.layers if self.coarse_layers is None else self.coarse_layers
+        return MixedOperator([first for first, _ in layers]), MixedOperator([second for _, second in layers])
 
     def to(self, device: torch.device | str) -> MetaPathBatch:
         """The same batch on another device; itself where it is there already."""
@@ -108,6 +114,8 @@ class MetaPathBatch:
             tuple(moved.layers(one) for one in self.layers),
             tuple(moved.layers(one) for one in self.masked_layers),
             self.num_nodes,
+            tuple(None if one is None else one.to(device) for one in self.reached),
+            None if self.coarse_layers is None else tuple(moved.layers(one) for one in self.coarse_layers),
         )
 
 
@@ -218,6 +226,7 @@ class MetaPathInputs:
             tuple((operator, operator) for operator in self.operators),
             tuple((operator, operator) for operator in self.masked_operators),
             self.num_nodes,
+            (None,) * len(self.views),
         )
 
     def batch(
@@ -239,16 +248,18 @@ class MetaPathInputs:
         """
         if len(fanout) != 2:
             raise ValueError(f"fanout must hold two numbers, for the two convolutions, got {tuple(fanout)}")
-        pairs = list(zip(self.operators, self.masked_operators, strict=True))
-        second = [_sampled_pair(*pair, nodes, fanout[0], generator) for pair in pairs]
-        middle = torch.unique(torch.cat([nodes, *(block.columns for blocks in second for block in blocks)]))
-        first = [_sampled_pair(*pair, middle, fanout[1], generator) for pair in pairs]
-        inputs = torch.unique(torch.cat([middle, *(block.columns for blocks in first for block in blocks)]))
-        layers = [
-            [(_relabelled(one, inputs), _relabelled(two, middle)) for one, two in zip(*blocks, strict=True)]
-            for blocks in zip(first, second, strict=True)
-        ]
-        contexts, used = _contexts_of(self.views, inputs)
+        own: list[_Neighbourhood] = []
+        for plain, masked in zip(self.operators, self.masked_operators, strict=True):
+            second = _sampled((plain, masked), nodes, fanout[0], generator)
+            middle = torch.unique(torch.cat([nodes, second[0].columns]))
+            first = _sampled((plain, masked), middle, fanout[1], generator)
+            reached = torch.unique(torch.cat([middle, first[0].columns]))
+            own.append(_Neighbourhood(first, second, middle, reached))
+        # The coarse view goes along all meta-paths in both steps: it sees more nodes, but of them the features alone.
+        middle = torch.unique(torch.cat([one.middle for one in own]))
+        coarse = [_sampled((plain,), middle, fanout[1], generator)[0] for plain in self.operators]
+        inputs = torch.unique(torch.cat([middle, *(one.reached for one in own), *(block.columns for block in coarse)]))
+        contexts, used = _contexts_of(self.views, [one.reached for one in own])
         return MetaPathBatch(
             nodes,
             inputs,
@@ -256,9 +267,14 @@ class MetaPathInputs:
             rows_of(self.masked, inputs),
             {kind: rows_of(self.features[kind], rows) for kind, rows in used.items()},
             contexts,
-            tuple(plain for plain, _ in layers),
-            tuple(masked for _, masked in layers),
+            tuple(one.layers(0) for one in own),
+            tuple(one.layers(1) for one in own),
             self.num_nodes,
+            tuple(torch.searchsorted(inputs, one.reached) for one in own),
+            tuple(
+                (_relabelled(block, inputs), _relabelled(one.second[0], middle))
+                for block, one in zip(coarse, own, strict=True)
+            ),
         )
 
 
@@ -338,33 +354,51 @@ def _keep(count: int, ratio: float, generator: torch.Generator | None) -> Tensor
     return keep
 
 
-def _sampled_pair(
-    operator: SparseMatrix,
-    masked: SparseMatrix,
-    nodes: Tensor,
-    k: int | None,
-    generator: torch.Generator | None,
-) -> tuple[SparseMatrix, SparseMatrix]:
-    """Rows of some nodes of both operators on the same k sampled neighbours, besides the node itself."""
-    rows, hidden = take_rows(operator, nodes), take_rows(masked, nodes)
+@dataclass(frozen=True)
+class _Neighbourhood:
+    """What a meta-path leads to from the nodes of a batch: operators, plain and masked, with columns of the graph.
+
+    Attributes:
+        first, second: of both convolutions.
+        middle, reached: sorted nodes between them and in front of the first.
+    """
+
+    first: list[SparseMatrix]
+    second: list[SparseMatrix]
+    middle: Tensor
+    reached: Tensor
+
+    def layers(self, form: int) -> Layers:
+        """Both convolutions, plain (0) or masked (1), each numbered by the nodes in front of it."""
+        return _relabelled(self.first[form], self.reached), _relabelled(self.second[form], self.middle)
+
+
+def _sampled(
+    operators: Sequence[SparseMatrix], nodes: Tensor, k: int | None, generator: torch.Generator | None
+) -> list[SparseMatrix]:
+    """Rows of some nodes of an operator, and of others within it, on the same k sampled neighbours and the node."""
+    blocks = [take_rows(operator, nodes) for operator in operators]
     if k is None:
-        return rows, hidden
+        return blocks
+    rows = blocks[0]
     own = rows.columns == nodes[rows.pattern.rows]
     others = _entries_where(rows, ~own)
     kept = sampled_rows(others, k, generator=generator)
     if kept is others:
-        return rows, hidden
+        return blocks
     factor = others.row_offsets.diff() / kept.row_offsets.diff().clamp(min=1)
-    drawn = kept.pattern.rows * rows.shape[1] + kept.columns
+    drawn = (kept.pattern.rows * rows.shape[1] + kept.columns).sort().values
 
     def on_the_draw(block: SparseMatrix) -> SparseMatrix:
         row = block.pattern.rows
         itself = block.columns == nodes[row]
-        stays = itself | torch.isin(row * rows.shape[1] + block.columns, drawn)
+        key = row * rows.shape[1] + block.columns
+        place = torch.searchsorted(drawn, key).clamp_(max=drawn.shape[0] - 1)
+        stays = itself | (drawn[place] == key)
         scale = torch.where(itself, torch.ones_like(factor[row]), factor[row])
         return _entries_where(block.with_values(block.entry_values() * scale), stays)
 
-    return on_the_draw(rows), on_the_draw(hidden)
+    return [on_the_draw(block) for block in blocks]
 
 
 def _entries_where(block: SparseMatrix, stays: Tensor) -> SparseMatrix:
@@ -389,15 +423,15 @@ def rows_of(features: TypeFeatures, nodes: Tensor) -> TypeFeatures:
 
 
 def _contexts_of(
-    views: Iterable[MetaPathView], nodes: Tensor
+    views: Iterable[MetaPathView], nodes: Iterable[Tensor]
 ) -> tuple[tuple[tuple[tuple[str, FactoredMatrix], ...], ...], dict[str, Tensor]]:
-    """Averaging operators for some nodes, on the context nodes they reach, and which these are by type."""
+    """Averaging operators for some nodes a meta-path, on the context nodes they reach, and which these are by type."""
     found: list[list[tuple[str, list[SparseMatrix]]]] = []
     reached: dict[str, list[Tensor]] = {}
-    for view in views:
+    for view, starts in zip(views, nodes, strict=True):
         chains = []
         for context in view.contexts:
-            chain, rows = [], nodes
+            chain, rows = [], starts
             for position, factor in enumerate(context.factors):
                 block = take_rows(factor, rows)
                 if position + 1 < len(context.factors):

@@ -159,15 +159,16 @@ class MetaPathNetwork(nn.Module):
         rows = {kind: transforms[kind](features) for kind, features in batch.features.items()}
         rows.setdefault(self.target, own)
         views = []
-        for contexts, aggregation, layers, masked_layers in zip(
-            batch.contexts, self.contexts, batch.layers, batch.masked_layers, strict=True
+        for contexts, aggregation, layers, masked_layers, reached in zip(
+            batch.contexts, self.contexts, batch.layers, batch.masked_layers, batch.reached, strict=True
         ):
             term = 0.0
             if contexts:
                 means, types_h = [mean for _, mean in contexts], [rows[kind] for kind, _ in contexts]
                 term = aggregation.term(means, types_h)  # type: ignore[operator]
             for h, (first, second) in ((own, layers), (masked, masked_layers)):
-                encoded = self.encoder(nn.functional.elu(h + term), first, second)
+                near = h if reached is None else h[reached]
+                encoded = self.encoder(nn.functional.elu(near + term), first, second)
                 views.append(normalize_rows(encoded))
         mixed, _ = self.attention(views)
         return self.encoder(own, *batch.coarse), mixed

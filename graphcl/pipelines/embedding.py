@@ -411,12 +411,16 @@ def _embed_all(model: Any, inputs: EmbeddingInputs, config: Any) -> Tensor:
     if size is None:
         z: Tensor = model.embed(inputs.full().to(device)).cpu()
     else:
-        generator, parts = torch.Generator().manual_seed(0), []
-        for start in range(0, inputs.num_nodes, size):
-            nodes = torch.arange(start, min(start + size, inputs.num_nodes))
+        # In random order, since attention over meta-paths depends on the nodes of a batch together.
+        generator = torch.Generator().manual_seed(0)
+        order = torch.randperm(inputs.num_nodes, generator=generator)
+        z = torch.empty(0)
+        for nodes in torch.split(order, size):
             batch = inputs.batch(nodes, fanout=tuple(config.fanout), generator=generator)
-            parts.append(model.embed(batch.to(device)).cpu())
-        z = torch.cat(parts)
+            part = model.embed(batch.to(device)).cpu()
+            if z.numel() == 0:
+                z = part.new_empty(inputs.num_nodes, part.shape[1])
+            z[nodes] = part
     model.train(was_training)
     return z.contiguous()
 
