@@ -34,6 +34,18 @@ from graphcl.views.mixing import (
     mix_hard_negatives,
     mix_rows,
 )
+from graphcl.views.sequences import (
+    SequenceOperator,
+    SequenceView,
+    crop_items,
+    draw_operators,
+    insert_items,
+    mask_items,
+    reorder_items,
+    repeat_items,
+    substitute_items,
+    two_views,
+)
 
 if TYPE_CHECKING:
     from graphcl.views.graph_transforms import (
@@ -59,11 +71,15 @@ __all__ = [
     "PPRDiffusion",
     "RandomWalkSubgraph",
     "SVDView",
+    "SequenceOperator",
+    "SequenceView",
     "add_signed_noise",
+    "crop_items",
     "draw_hard_mixtures",
     "draw_mask",
     "draw_mixed_pairs",
     "draw_mixing",
+    "draw_operators",
     "edge_drop",
     "edge_mask",
     "embedding_noise",
@@ -71,7 +87,9 @@ __all__ = [
     "feature_mask",
     "hallucinate",
     "hyperedge_drop",
+    "insert_items",
     "interpolate_negatives",
+    "mask_items",
     "mix_batch",
     "mix_hard_negatives",
     "mix_rows",
@@ -79,8 +97,12 @@ __all__ = [
     "ppr_diffusion",
     "ppr_topk",
     "random_walk",
+    "reorder_items",
+    "repeat_items",
     "subgraph_random_walk",
+    "substitute_items",
     "svd_view",
+    "two_views",
 ]
 
 # These need torch-geometric and are imported when first asked for.

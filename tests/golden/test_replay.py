@@ -18,6 +18,7 @@ from replay_cases import Case, read_document, runner_of
 HERE = Path(__file__).parent
 FILES = ["graph-contrastive.json", "losses.json", "multimodal-recommendation.json", "sequential-recommendation.json"]
 COVERED = {
+    "crop_mask_reorder",
     "engine_weighted_lse",
     "hgnn.operator",
     "lightgcl.original",
