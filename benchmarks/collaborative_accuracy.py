@@ -4,14 +4,17 @@
         --set learning_rate=3e-4 anchors=512
 
 Every seed is a run of the public pipeline with the settings given; item features that come with the data are used by
-models that read them. Runs of several calls are merged by data set and model into
-benchmarks/results/collaborative_accuracy.json and .md; two models on one data set are compared by a paired test over
-users, each user's metric averaged over the seeds.
+models that read them. With ``--grid layers=1,2 learning_rate=0.001,0.003`` all combinations are first trained with one
+seed of its own, and the one with the best validation metric is used; test items play no part in that. Runs of several
+calls are merged by data set and model into benchmarks/results/collaborative_accuracy.json and .md; two models on one
+data set are compared by paired tests over users, each user's metric averaged over the seeds, and over seeds.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import itertools
 import json
 import statistics
 import time
@@ -30,6 +33,8 @@ from graphcl.pipelines.runs import library_versions, write_by_rename, write_json
 RESULTS = Path(__file__).parent / "results"
 SHOWN = ("Recall@10", "Recall@20", "Precision@20", "NDCG@20", "NDCG_ref@20")
 COMPARED = ("Recall@20", "NDCG@20")
+METRIC = "Recall@20"
+TUNING_SEED = 1000
 # What the mean over seeds must reach, and what was published on the same split.
 WANTED = {
     ("tiktok", "mmhcl"): "Recall@20 >= .081 with the user branch alone; published with features .1139",
@@ -76,6 +81,33 @@ def train_once(
     return run, {name: users[name].numpy() for name in COMPARED}
 
 
+def tune(
+    data: str, model: str, settings: dict[str, Any], grid: dict[str, list[Any]], protocol: str | None, kept: Path | None
+) -> list[dict[str, Any]]:
+    """Best validation metric of every combination of the grid, on one seed; no test item is looked at."""
+    split, features = load(data, protocol)
+    found: list[dict[str, Any]] = []
+    for values in itertools.product(*grid.values()):
+        chosen = dict(zip(grid, values, strict=True))
+        recommender = CollaborativeRecommender(model, **{**settings, **chosen, "seed": TUNING_SEED})
+        name = hashlib.sha256(
+            repr((data, protocol, model, sorted({**settings, **chosen}.items()))).encode()
+        ).hexdigest()
+        cache = None if kept is None else kept / f"tuning-{name[:16]}.json"
+        if cache is not None and cache.is_file():
+            found.append(json.loads(cache.read_text(encoding="utf-8")))
+            continue
+        given = {"item_features": features} if recommender.takes_item_features and features is not None else {}
+        recommender.fit(split, **given)
+        best = max(record.get(f"valid_{METRIC}", 0.0) for record in recommender.training_history)
+        found.append({"settings": chosen, "validation": best, "best_epoch": recommender.best_epoch})
+        print(json.dumps(found[-1]), flush=True)
+        if cache is not None:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            write_json(cache, found[-1])
+    return found
+
+
 def summary(runs: list[dict[str, Any]], part: str) -> dict[str, dict[str, float]]:
     """Mean and standard deviation over the seeds of the metrics that are shown."""
     values = {name: [run[part][name] for run in runs] for name in SHOWN}
@@ -85,19 +117,23 @@ def summary(runs: list[dict[str, Any]], part: str) -> dict[str, dict[str, float]
     }
 
 
-def paired_test(one: dict[str, list[float]], other: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """Paired t-test over users of two models' metrics, each user's averaged over the seeds."""
+def paired_test(one: dict[str, Any], other: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Paired t-tests of two models' metrics: over users, each user's averaged over the seeds, and over the seeds."""
     from scipy.stats import ttest_rel
 
     out = {}
     for name in COMPARED:
-        left, right = np.array(one[name]), np.array(other[name])
+        left, right = np.array(one["users"][name]), np.array(other["users"][name])
         both = ~(np.isnan(left) | np.isnan(right))
-        found = ttest_rel(left[both], right[both])
+        means = [{run["seed"]: run["test"][name] for run in record["runs"]} for record in (one, other)]
+        seeds = sorted(means[0].keys() & means[1].keys())
+        over_seeds = ttest_rel(*([of_seed[seed] for seed in seeds] for of_seed in means))
         out[name] = {
             "difference": float((left[both] - right[both]).mean()),
-            "p": float(found.pvalue),
+            "p": float(ttest_rel(left[both], right[both]).pvalue),
             "users": int(both.sum()),
+            "p_seeds": float(over_seeds.pvalue),
+            "seeds": len(seeds),
         }
     return out
 
@@ -133,19 +169,32 @@ def as_markdown(records: dict[str, Any]) -> str:
         for record in group.values():
             changed = ", ".join(f"{name} {value}" for name, value in record["settings"].items())
             lines += ["", f"{record['model']}: {changed or 'default settings'}."]
+            if record.get("tuning"):
+                tried = len(record["tuning"])
+                names = ", ".join(record["tuning"][0]["settings"])
+                lines.append(
+                    f"Of these, {names} were chosen among {tried} combinations by validation on seed {TUNING_SEED}."
+                )
             wanted = WANTED.get((data, record["model"]))
             if wanted:
                 lines.append(f"Wanted of the mean: {wanted}.")
         models = [record for record in group.values() if "users" in record]
         for number, record in enumerate(models):
             for other in models[number + 1 :]:
-                found = paired_test(record["users"], other["users"])
+                found = paired_test(record, other)
                 text = "; ".join(
-                    f"{name} {value['difference']:+.4f}, p = {value['p']:.2g}" for name, value in found.items()
+                    f"{name} {value['difference']:+.4f}, p = {value['p']:.2g} over users and "
+                    f"{value['p_seeds']:.2g} over seeds"
+                    for name, value in found.items()
                 )
-                users = found[COMPARED[0]]["users"]
-                lines += ["", f"{record['model']} against {other['model']}, paired over {users:,} users: {text}."]
+                counts = found[COMPARED[0]]
+                paired = f"{counts['users']:,} users (means over seeds) and over {counts['seeds']} seeds"
+                lines += ["", f"{record['model']} against {other['model']}, t-tests paired over {paired}: {text}."]
     return "\n".join(lines) + "\n"
+
+
+def cut(pair: str) -> tuple[str, str, str]:
+    return pair.partition("=")
 
 
 def main() -> None:
@@ -156,12 +205,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--split", choices=["ratio"], help="instead of the data set's own split")
     parser.add_argument("--set", dest="settings", nargs="*", default=[], metavar="KEY=VALUE")
+    parser.add_argument(
+        "--grid", nargs="*", default=[], metavar="KEY=V1,V2", help="values to choose among by validation"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS / "collaborative_accuracy")
     parser.add_argument("--runs", type=Path, help="folder that keeps the run of every seed; complete ones are reused")
     parser.add_argument("--keep-users", action="store_true", help="keep every user's metrics, for the paired test")
     options = parser.parse_args()
-    settings = {name: yaml.safe_load(value) for name, _, value in (pair.partition("=") for pair in options.settings)}
+    settings = {name: yaml.safe_load(value) for name, _, value in map(cut, options.settings)}
     target = options.out.with_suffix(".json")
+    grid = {name: [yaml.safe_load(value) for value in values.split(",")] for name, _, values in map(cut, options.grid)}
+    tuning = tune(options.data, options.model, settings, grid, options.split, options.runs) if grid else []
+    if tuning:
+        settings |= max(tuning, key=lambda tried: tried["validation"])["settings"]
     runs, users = [], []
     for seed in options.seeds:
         run, of_users = train_once(options.data, options.model, seed, settings, options.split, options.runs)
@@ -170,6 +226,7 @@ def main() -> None:
         record: dict[str, Any] = {
             "model": options.model,
             "settings": settings,
+            "tuning": tuning,
             "config": CollaborativeRecommender(options.model, **settings).get_config(),
             "protocol": run["protocol"],
             "versions": library_versions(),
@@ -179,7 +236,7 @@ def main() -> None:
         }
         if options.keep_users:
             record["users"] = {
-                name: np.mean([one[name] for one in users], axis=0).round(6).tolist() for name in COMPARED
+                name: np.mean([one[name] for one in users], axis=0).round(4).tolist() for name in COMPARED
             }
         # Read again each time: another model may have been measured meanwhile.
         records: dict[str, Any] = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else {}

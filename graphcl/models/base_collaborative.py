@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from graphcl.functional import bpr
 from graphcl.graphs import BipartiteGraph, PropagationOperator
@@ -216,21 +217,17 @@ class CollaborativeModel(nn.Module):
         kind = self.config.regularizer
         if kind == "all_tables":
             return torch.stack([table.square().sum() for table in self.tables()]).sum()
-        if kind == "ego_rows":
-            users, items = self.split(self.embedding)
-        negatives = batch.negatives if batch.negatives is not None else batch.candidates
-        chosen = [(users, batch.users), (items, batch.positives)]
-        if negatives is not None:
-            chosen.append((items, negatives))
-        # Row norms weighted by how often each row occurs: no row is gathered.
-        squares = [
-            torch.bincount(ids, minlength=table.shape[0]).to(table.dtype) @ table.square().sum(1)
-            for table, ids in chosen
-        ]
+        others = batch.negatives if batch.negatives is not None else batch.candidates
+        of_items = [batch.positives] if others is None else [batch.positives, others]
         if kind == "row_norms":
-            sizes = [max(ids.shape[0], 1) for _, ids in chosen]
-            return torch.stack([square.sqrt() / size for square, size in zip(squares, sizes, strict=True)]).sum()
-        return 0.5 * torch.stack(squares).sum() / batch.total
+            chosen = [(users, batch.users), *((items, ids) for ids in of_items)]
+            roots = [weighted_squares(table, counts_of(table, ids)).sqrt() / max(len(ids), 1) for table, ids in chosen]
+            return torch.stack(roots).sum()
+        if kind == "ego_rows":  # both tables lie in one
+            ids = torch.cat([batch.users, *(ids + self.num_users for ids in of_items)])
+            return 0.5 / batch.total * weighted_squares(self.embedding, counts_of(self.embedding, ids))
+        squares = weighted_squares(users, counts_of(users, batch.users))
+        return 0.5 / batch.total * (squares + weighted_squares(items, counts_of(items, torch.cat(of_items))))
 
     def tables(self) -> list[Tensor]:
         """Every embedding table that is trained."""
@@ -276,9 +273,8 @@ def score_gaps(users: Tensor, items: Tensor, user: Tensor, positive: Tensor, neg
     tensor([1.])
     """
     if user.shape[0] <= _GATHERED_PAIRS:
-        rows = items.index_select(0, torch.cat([positive, negative]))
-        apart = rows[: user.shape[0]] - rows[user.shape[0] :]
-        return (users.index_select(0, user) * apart).sum(1)
+        gaps: Tensor = _GatheredGaps.apply(users, items, user, positive, negative)  # type: ignore[no-untyped-call]
+        return gaps
     ordered, order = torch.sort(user)
     offsets = torch.zeros(users.shape[0] + 1, dtype=torch.int64, device=user.device)
     torch.cumsum(torch.bincount(ordered, minlength=users.shape[0]), 0, out=offsets[1:])
@@ -288,6 +284,59 @@ def score_gaps(users: Tensor, items: Tensor, user: Tensor, positive: Tensor, neg
         for column in (positive, negative)
     ]
     return scores[0] - scores[1]
+
+
+class _GatheredGaps(torch.autograd.Function):
+    """Gaps from gathered rows, which backward finds again; in few passes, because small batches wait for calls."""
+
+    @staticmethod
+    def forward(ctx: Any, users: Tensor, items: Tensor, user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        rows = users.index_select(0, user)
+        apart = items.index_select(0, positive).sub_(items.index_select(0, negative))
+        ctx.save_for_backward(rows, apart, user, positive, negative)
+        ctx.heights = users.shape[0], items.shape[0]
+        return (rows * apart).sum(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        rows, apart, user, positive, negative = ctx.saved_tensors
+        column = upstream.unsqueeze(1)
+        of_users = rows.new_zeros(ctx.heights[0], rows.shape[1]).index_add_(0, user, apart * column)
+        share = rows * column
+        of_items = rows.new_zeros(ctx.heights[1], rows.shape[1]).index_add_(0, positive, share)
+        return of_users, of_items.index_add_(0, negative, share, alpha=-1), None, None, None
+
+
+def counts_of(table: Tensor, ids: Tensor) -> Tensor:
+    """How often each row of the table is named, in its dtype.
+
+    >>> counts_of(torch.zeros(3, 1), torch.tensor([2, 0, 2]))
+    tensor([1., 0., 2.])
+    """
+    return torch.bincount(ids, minlength=table.shape[0]).to(table.dtype)
+
+
+def weighted_squares(table: Tensor, weight: Tensor) -> Tensor:
+    """``sum_i w_i |t_i|^2``, by which no row is gathered; the weights are constants.
+
+    >>> weighted_squares(torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([1.0, 2.0]))
+    tensor(23.)
+    """
+    total: Tensor = _WeightedSquares.apply(table, weight)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _WeightedSquares(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(table, weight)
+        return torch.dot(torch.linalg.vecdot(table, table), weight)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        table, weight = ctx.saved_tensors
+        return table * (2.0 * upstream * weight).unsqueeze(1), None
 
 
 def normalized_adjacency(graph: BipartiteGraph, dtype: torch.dtype | None = None) -> PropagationOperator:

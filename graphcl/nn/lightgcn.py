@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from graphcl.graphs.operators import PropagationOperator
+from graphcl.graphs.operators import BipartiteOperator, PropagationOperator
+from graphcl.kernels import SparseMatrix
 
 __all__ = ["LightGCNConv"]
 
@@ -85,6 +86,12 @@ class LightGCNConv(nn.Module):
         perturb: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """The combined layers, ``(n, d)``; arguments as in `layers`."""
+        if perturb is None and self.num_layers > 0 and not isinstance(operator, Sequence) and _is_constant(operator):
+            self._operators(x, operator)
+            divisor = (self.num_layers + self.include_ego) if self.reduce == "mean" else 1
+            arguments = x, operator, self.num_layers, self.include_ego, divisor
+            propagated: Tensor = _Propagation.apply(*arguments)  # type: ignore[no-untyped-call]
+            return propagated
         return self.combine(self.layers(x, operator, perturb))
 
     def extra_repr(self) -> str:
@@ -100,6 +107,31 @@ class LightGCNConv(nn.Module):
             if one.shape != (x.shape[0], x.shape[0]):
                 raise ValueError(f"operator must have shape ({x.shape[0]}, {x.shape[0]}) to fit x, got {one.shape}")
         return operators
+
+
+def _is_constant(operator: PropagationOperator) -> bool:
+    """Whether it is known that no gradient is wanted for the operator."""
+    matrix = operator.block if isinstance(operator, BipartiteOperator) else operator
+    return isinstance(matrix, SparseMatrix) and not (matrix.values is not None and matrix.values.requires_grad)
+
+
+class _Propagation(torch.autograd.Function):
+    """``(x + A x + .. + A^L x) / divisor`` for a constant A, in two buffers; its gradient is the same of ``A^T``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, operator: Any, num_layers: int, include_ego: bool, divisor: int) -> Tensor:
+        ctx.settings = operator, num_layers, include_ego, divisor
+        layer: Tensor = operator @ x.detach()
+        total = layer.add(x.detach()) if include_ego else layer.clone() if num_layers > 1 else layer
+        for _ in range(num_layers - 1):
+            layer = operator @ layer
+            total.add_(layer)
+        return total if divisor == 1 else total.div_(divisor)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        operator, *settings = ctx.settings
+        return _Propagation.apply(upstream, operator.T, *settings), None, None, None, None  # type: ignore[no-untyped-call]
 
 
 class _SumOverLayers(torch.autograd.Function):

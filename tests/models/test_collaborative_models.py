@@ -26,7 +26,7 @@ from graphcl.models import (
     get_model,
     list_models,
 )
-from graphcl.models.base_collaborative import CollaborativeModel, normalized_adjacency, score_gaps
+from graphcl.models.base_collaborative import CollaborativeModel, normalized_adjacency, score_gaps, weighted_squares
 from graphcl.models.mmhcl import user_operator
 from graphcl.models.sgl import batch_contrast
 from graphcl.views.graphs import embedding_noise
@@ -157,6 +157,14 @@ def test_regularizers_by_loops() -> None:
             "all_tables": float(model.embedding.square().sum()),
         }[kind]
         assert float(model.objective(batch)[1]["regularization"]) == pytest.approx(0.3 * expected)
+
+
+def test_weighted_squares_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(4, 3, dtype=torch.float64, generator=generator, requires_grad=True)
+    weight = torch.tensor([2.0, 0.0, 1.0, 3.0], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda t: weighted_squares(t, weight).sqrt(), (table,))
+    assert torch.autograd.gradgradcheck(lambda t: weighted_squares(t, weight).sqrt(), (table,))
 
 
 @pytest.mark.parametrize("limit", [0, 100])

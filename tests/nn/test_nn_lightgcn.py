@@ -38,6 +38,27 @@ def test_gradient() -> None:
     conv, upstream = LightGCNConv(2), torch.randn(7, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     for operator in (GRAPH.normalized(torch.float64), GRAPH.normalized_operator(torch.float64)):
         assert torch.autograd.gradcheck(lambda x, operator=operator: (conv(x, operator) * upstream).sum(), (table(),))
+        assert torch.autograd.gradgradcheck(lambda x, operator=operator: conv(x, operator).square().sum(), (table(),))
+
+
+def test_gradient_of_an_operator_that_is_not_symmetric_and_of_its_values() -> None:
+    upstream = torch.randn(7, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    symmetric = GRAPH.normalized(torch.float64)
+    values = torch.rand(symmetric.num_entries, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    operator, x = symmetric.with_values(values), table()
+    for ego in (True, False):
+        conv = LightGCNConv(3, include_ego=ego)
+        (found,) = torch.autograd.grad(conv(x, operator), x, upstream)
+        dense = operator.to_dense()
+        powers = [torch.linalg.matrix_power(dense, layer) for layer in range(0 if ego else 1, 4)]
+        torch.testing.assert_close(found, torch.stack(powers).mean(0).T @ upstream)
+    learned = values.clone().requires_grad_()
+
+    def of_values(v: Tensor) -> Tensor:
+        out: Tensor = LightGCNConv(2)(x, symmetric.with_values(v))
+        return (out * upstream).sum()
+
+    assert torch.autograd.gradcheck(of_values, (learned,))
 
 
 def test_an_operator_a_layer_and_noise_that_is_propagated() -> None:
