@@ -11,16 +11,20 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from graphcl.functional._pair_terms import check_temperature, check_views, in_space, paired_similarity
+from graphcl.functional._sums_of_tanh import separable, separated_sums
 from graphcl.functional.reduction import Reduction, reduce_anchors
 from graphcl.kernels import matmul_nt
 from graphcl.kernels._arguments import MEMORY_BUDGET, check_block_size
 
 __all__ = ["adameow"]
 
-# Rows of a tile: its buffers should stay in the second-level cache.
+# Rows of a tile, unit by unit (its buffers should stay in the second-level cache) and by products.
 _MOST_ROWS = 64
+_MOST_ROWS_SEPARATED = 256
 # Numbers held for a pair: logits, softmax, weights, and the hidden unit at hand.
 _FLOATS_PER_PAIR = 6
+# Outputs up to this size have sigmoids, and sums of them, that are ordinary float32 numbers.
+_LARGEST_OUTPUT = 60.0
 # Hidden inputs up to this size have exponentials, and products of two, that lose nothing that tanh would show.
 _LARGEST_EXPONENT = 40.0
 
@@ -53,8 +57,10 @@ def adameow(
     learning rate, weight decay and few epochs hold it. ``normalize_weights`` divides the weights of every row by their
     mean, which removes that direction.
 
-    As :math:`W_1 (x_i + y_j) = W_1 x_i + W_1 y_j`, the hidden inputs are two matrices N x h, and with
-    :math:`\tanh(a + b) = 1 - 2 e^{-2a} / (e^{-2a} + e^{2b})` a hidden unit costs a sum and a division a pair.
+    As :math:`W_1 (x_i + y_j) = W_1 x_i + W_1 y_j`, the hidden inputs are two matrices N x h. A hyperbolic tangent of
+    sums is smooth, so that Chebyshev interpolation in the second summand separates it to rounding error into some 10
+    to 40 products a hidden unit: the outputs of the network on all pairs are one matrix product, and so are their
+    gradients. Hidden inputs or outputs too large for that are evaluated pair by pair.
 
     Args:
         anchors: ``(N, d)`` rows x.
@@ -76,8 +82,8 @@ def adameow(
     Raises:
         ValueError, TypeError: naming the argument and the value.
 
-    Complexity: O(N^2 (d + h)) time, O(N (d + h)) memory plus a block of rows against all candidates, which backward
-    computes again.
+    Complexity: O(N^2 (d + h r)) time with r products a hidden unit, O(N (d + h r)) memory plus a block of rows against
+    all candidates, which backward computes again.
 
     >>> import torch
     >>> zero = torch.zeros(1)
@@ -104,13 +110,76 @@ def adameow(
     rows = F.linear(x, hidden_weight, hidden_bias)
     columns = F.linear(y, hidden_weight)
     height = memory_budget // (_FLOATS_PER_PAIR * max(1, y.shape[0]) * x.element_size())
-    total, mass = _WeightedLogSumExp.apply(  # type: ignore[no-untyped-call]
-        x, y, rows, columns, out_weight, out_bias.reshape(()), 1.0 / temperature, max(1, min(height, _MOST_ROWS))
-    )
+    parts = x, y, rows, columns, out_weight, out_bias.reshape(()), 1.0 / temperature, max(1, height)
+    with torch.no_grad():
+        largest = float(out_weight.abs().sum() + out_bias.abs().sum())
+    if largest <= _LARGEST_OUTPUT and separable(columns):
+        total, mass = _Separated.apply(*parts, normalize_weights)  # type: ignore[no-untyped-call]
+    else:
+        total, mass = _WeightedLogSumExp.apply(*parts)  # type: ignore[no-untyped-call]
     loss = total - paired_similarity(x, y) / temperature
     if normalize_weights:
         loss = loss - mass + torch.log(mass.new_tensor(max(y.shape[0], 1)))
     return reduce_anchors(loss, reduction, weight=weight)
+
+
+class _Separated(torch.autograd.Function):
+    """As `_WeightedLogSumExp` where the network's outputs are one matrix product; ``mass`` is 0 where not wanted."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        y: Tensor,
+        rows: Tensor,
+        columns: Tensor,
+        out_weight: Tensor,
+        out_bias: Tensor,
+        scale: float,
+        height: int,
+        with_mass: bool,
+    ) -> tuple[Tensor, Tensor]:
+        left, right = separated_sums(rows, columns, out_weight)
+        ctx.height = height = min(height, _MOST_ROWS_SEPARATED)
+        total, mass = x.new_empty(x.shape[0]), x.new_zeros(x.shape[0])
+        for part in _parts(x.shape[0], height):
+            weight = matmul_nt(left[part], right).add_(out_bias).sigmoid_()
+            logit = matmul_nt(x[part], y).mul_(scale)
+            largest = logit.amax(dim=1)
+            if with_mass:
+                mass[part] = weight.sum(dim=1).log_()
+            total[part] = logit.sub_(largest[:, None]).exp_().mul_(weight).sum(dim=1).log_().add_(largest)
+        ctx.save_for_backward(x, y, rows, columns, out_weight, out_bias, total, mass)
+        ctx.scale, ctx.with_mass = scale, with_mass
+        return total, mass
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_total: Tensor, to_mass: Tensor) -> tuple[Tensor | None, ...]:
+        x, y, *network, out_bias, total, mass = ctx.saved_tensors
+        leaves = [part.detach().requires_grad_() for part in network]
+        with torch.enable_grad():
+            left, right = separated_sums(*leaves)
+        p, q = left.detach(), right.detach()
+        grad_x, grad_y, grad_p, grad_q = (torch.zeros_like(part) for part in (x, y, p, q))
+        grad_bias = torch.zeros_like(out_bias)
+        for part in _parts(x.shape[0], ctx.height):
+            output = matmul_nt(p[part], q).add_(out_bias)
+            share = matmul_nt(x[part], y).mul_(ctx.scale).sub_(total[part, None]).exp_()
+            share.mul_(to_total[part, None])
+            weight = torch.sigmoid(output)
+            share.mul_(weight)
+            grad_x[part] = matmul_nt(share, y.T)
+            grad_y += matmul_nt(share.T, x[part].T)
+            if ctx.with_mass:
+                share.add_(weight.mul_((to_mass[part] * (-mass[part]).exp())[:, None]))
+            # How much an output moves log sigmoid of itself: 1 - sigmoid.
+            share.mul_(output.neg_().sigmoid_())
+            grad_p[part] = matmul_nt(share, q.T)
+            grad_q += matmul_nt(share.T, p[part].T)
+            grad_bias += share.sum()
+        grads = torch.autograd.grad([left, right], leaves, [grad_p, grad_q])
+        return grad_x.mul_(ctx.scale), grad_y.mul_(ctx.scale), *grads, grad_bias, None, None, None
 
 
 class _WeightedLogSumExp(torch.autograd.Function):
@@ -128,6 +197,7 @@ class _WeightedLogSumExp(torch.autograd.Function):
         scale: float,
         height: int,
     ) -> tuple[Tensor, Tensor]:
+        height = min(height, _MOST_ROWS)
         network = _Network(rows, columns, out_weight, out_bias, height)
         total, mass = x.new_empty(x.shape[0]), x.new_empty(x.shape[0])
         for part in _parts(x.shape[0], height):

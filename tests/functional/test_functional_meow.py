@@ -18,6 +18,7 @@ from graphcl.functional import (
     meow_prototype_nce,
     nearest_centroids,
 )
+from graphcl.functional._sums_of_tanh import separable, separated_sums
 from graphcl.kernels import SparseMatrix, normalize_rows
 
 
@@ -132,7 +133,7 @@ def soft_loss(x: Tensor, y: Tensor, parts: list[Tensor], tau: float, normalize: 
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize("scale", [1.0, 60.0])
+@pytest.mark.parametrize("scale", [0.3, 1.0, 60.0])
 def test_learned_weights_are_the_formula(scale: float, normalize: bool) -> None:
     x, y, parts = rows(6), rows(6, seed=1), network(5, scale)
     weights = rows(6, 1, seed=3)[:, 0].detach()
@@ -152,6 +153,24 @@ def test_learned_weights_are_the_formula(scale: float, normalize: bool) -> None:
     whole = adameow(x, y, *parts, temperature=0.4, normalize_weights=normalize, reduction="none")
     torch.testing.assert_close(found(x, y, *parts), whole)
     assert torch.autograd.gradcheck(lambda *given: (found(*given) * weights).sum(), (x, y, *parts), atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.3, 1.0])
+def test_the_network_on_all_pairs_is_one_product(scale: float) -> None:
+    a, b, weight = scale * rows(5) + 3.0, scale * rows(4, seed=1) - 2.0, rows(3, 1, seed=2)[:, 0]
+    assert separable(b)
+    left, right = separated_sums(a, b, weight)
+    whole = torch.tanh(a[:, None] + b[None]) @ weight
+    torch.testing.assert_close(left @ right.T, whole, rtol=1e-13, atol=1e-13)
+    upstream = rows(5, 4, seed=4).detach()
+    for one, other in zip(
+        torch.autograd.grad(((left @ right.T) * upstream).sum(), (a, b, weight), retain_graph=True),
+        torch.autograd.grad((whole * upstream).sum(), (a, b, weight), retain_graph=True),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-11)
+    assert not separable(50 / scale * b)
+    assert not separable(b[:0])
 
 
 def test_vanishing_weights_stay_finite() -> None:
