@@ -105,11 +105,12 @@ def check(
 def guess_kind(name_or_path: str) -> str:
     """What a name or path stands for: that of the recipe, or what its ending and content look like."""
     from graphcl.data import dataset_info, find_published_split, list_datasets
+    from graphcl.data.graphs import names_edges
 
     path = Path(name_or_path)
     if not path.is_file() and name_or_path in {recipe.name for recipe in list_datasets()}:
         return dataset_info(name_or_path).kind
-    if path.suffix in _GRAPH_SUFFIXES or (path.is_dir() and find_published_split(path) is None):
+    if path.suffix in _GRAPH_SUFFIXES or (path.is_dir() and find_published_split(path) is None) or names_edges(path):
         return "graph"
     return "interactions"
 

@@ -230,12 +230,23 @@ def _detect(path: Path, options: Mapping[str, Any]) -> str:
         )
     table = read_table(path, roles={**EDGE_NAMES, **TYPE_NAMES}, limit=_HEAD)
     roles = {role: table.column(role, None, names, None) for role, names in {**EDGE_NAMES, **TYPE_NAMES}.items()}
-    if roles["source_type"] is not None and roles["target_type"] is not None:
+    # With the type of one end alone, the reader of typed edges says what is missing.
+    if roles["source_type"] is not None or roles["target_type"] is not None:
         return "typed-edges"
     named = roles["source"] is not None and roles["target"] is not None
     asked = any(option in options for option in ("features", "source", "target", "weight"))
     bare = not table.header and table.frame.width in (2, 3)
     return "edges" if named or asked or bare else "vectors"
+
+
+def names_edges(path: Path) -> bool:
+    """Whether a file is a table whose columns are named as the ends of edges, such as ``source`` and ``target``."""
+    if path.suffix.lower() not in _TABLES or not path.is_file():
+        return False
+    table = read_table(path, roles={**EDGE_NAMES, **TYPE_NAMES}, limit=_HEAD)
+    return table.header and all(
+        table.column(end, None, EDGE_NAMES[end], None) is not None for end in ("source", "target")
+    )
 
 
 def _planetoid_folder(path: Path) -> Data:

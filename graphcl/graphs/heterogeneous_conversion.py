@@ -14,6 +14,7 @@ from torch import Tensor
 from graphcl.errors import InputError
 from graphcl.graphs.conversion import check_features, encode_labels, id_array, is_networkx
 from graphcl.graphs.metapath import EdgeType, MetaPathLike, num_nodes_of, parse_metapath, target_type
+from graphcl.kernels import SparseMatrix
 
 if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
@@ -169,9 +170,33 @@ def _check_nodes(graph: HeteroData, name: str) -> None:
     count = num_nodes_of(graph, name)
     if store.get("x") is not None:
         try:
-            store.x = check_features(store.x, num_nodes=count)
+            store.x = (
+                _checked_sparse(store.x, count) if _is_sparse(store.x) else check_features(store.x, num_nodes=count)
+            )
         except InputError as error:
             raise InputError(f"nodes of type {name!r}: {error}", "mend the features") from error
+
+
+def _is_sparse(x: Any) -> bool:
+    return isinstance(x, SparseMatrix) or (isinstance(x, Tensor) and x.layout in (torch.sparse_coo, torch.sparse_csr))
+
+
+def _checked_sparse(x: SparseMatrix | Tensor, count: int) -> SparseMatrix:
+    """Sparse features stay sparse; what is wrong is named by its row, as of dense ones."""
+    matrix = SparseMatrix.from_torch(x) if isinstance(x, Tensor) else x
+    if matrix.shape[0] != count:
+        raise InputError(f"there are {matrix.shape[0]} rows of features for {count} nodes", "give one row a node")
+    broken = (~torch.isfinite(matrix.entry_values())).nonzero()
+    if broken.numel():
+        place = int(broken[0])
+        row, column = int(matrix.pattern.rows[place]), int(matrix.columns[place])
+        raise InputError(
+            f"the feature is {float(matrix.entry_values()[place])} ({broken.shape[0]} features are NaN or infinite)",
+            "fill missing features in, or drop the node or the column",
+            row=row + 1,
+            column=str(column),
+        )
+    return matrix
 
 
 def _check_edges(graph: HeteroData, kind: EdgeType) -> None:

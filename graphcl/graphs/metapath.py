@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
 from graphcl.errors import InputError
+from graphcl.kernels import SparseMatrix
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -172,6 +173,8 @@ def num_nodes_of(graph: HeteroData, node_type: str) -> int:
         InputError: the graph does not say.
     """
     store = graph[node_type]
+    if "num_nodes" not in store and isinstance(store.get("x"), SparseMatrix):
+        return int(store.x.shape[0])
     if "num_nodes" not in store and not any(key in store for key in ("x", "y", "pos", "batch")):
         raise InputError(
             f"the number of nodes of type {node_type!r} is not known", f"set graph[{node_type!r}].num_nodes"

@@ -17,9 +17,12 @@ from graphcl.pipelines.embedding_graphs import EmbeddingGraph, ProbeSplit
 
 __all__ = ["EmbeddingEvaluation", "EmbeddingMetrics", "ProbePlan", "evaluate_embeddings", "validation_scores"]
 
-# Uniformity takes all pairs and k-means all rows many times: both work on a sample beyond so many.
+# Uniformity takes all pairs, k-means and random splits all rows many times: they work on a sample beyond so many.
 _PAIR_NODES = 5000
 _KMEANS_NODES = 50_000
+# Random splits of a graph that comes with none, and the fewest labelled nodes that are worth splitting.
+_SPLITS_WITHOUT_MASKS = 5
+_SPLIT_NODES = 20
 _NEIGHBOURS = 10
 
 
@@ -32,6 +35,8 @@ class ProbePlan:
         repeats: initial weights of the linear probe.
         clusterings: repeats of k-means.
         seed: of every draw.
+        random_splits: random splits of the labelled nodes that the logistic regression is measured on; None for some
+            where the graph has no masks, and none where it has.
     """
 
     learning_rate: float = 0.01
@@ -39,6 +44,7 @@ class ProbePlan:
     repeats: int = 50
     clusterings: int = 10
     seed: int = 0
+    random_splits: int | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,18 @@ def evaluate_embeddings(z: Tensor, data: EmbeddingGraph, plan: ProbePlan, *, par
             protocol["k-NN"] = f"majority of {_NEIGHBOURS} nearest training nodes, cosine"
             if any(split.name for split in data.splits):
                 protocol["splits"] = ", ".join(split.name for split in data.splits)
-        else:
+        repeats = plan.random_splits
+        if repeats is None:
+            repeats = 0 if data.splits else _SPLITS_WITHOUT_MASKS
+        record = _probed_at_random(z, labels, repeats, plan.seed)
+        if record:
+            probes.append(record)
+            values["logistic_accuracy_random"] = record["logistic_accuracy"]
+            values["logistic_accuracy_random_std"] = record["logistic_accuracy_std"]
+            protocol["random splits"] = (
+                f"logistic regression, mean of {repeats}: a tenth to train, a tenth to choose the penalty, rest to test"
+            )
+        elif not data.splits:
             protocol["probe"] = "none: the graph has no train_mask, val_mask and test_mask"
         if int(labels.max()) > 0:
             values |= _clusters(z, labels, plan)
@@ -184,6 +201,31 @@ def _probed(z: Tensor, labels: Tensor, split: ProbeSplit, data: EmbeddingGraph, 
     if data.kind == "graph" and torch.unique(labels[split.train]).numel() > 1:
         record["logistic_accuracy"] = logistic_probe(z, labels, split.train, split.test, val=split.val).accuracy
     return record
+
+
+def _probed_at_random(z: Tensor, labels: Tensor, repeats: int, seed: int) -> dict[str, Any]:
+    """Logistic regression on random splits of 10, 10 and 80 percent (GRACE), mean and deviation over them."""
+    nodes = (labels >= 0).nonzero()[:, 0]
+    if repeats < 1 or nodes.shape[0] < _SPLIT_NODES:
+        return {}
+    generator = torch.Generator().manual_seed(seed)
+    part = min(nodes.shape[0], _KMEANS_NODES) // 10
+    found = []
+    for _ in range(repeats):
+        order = nodes[torch.randperm(nodes.shape[0], generator=generator)][: 10 * part + 9]
+        train, val, test = order[:part], order[part : 2 * part], order[2 * part :]
+        if torch.unique(labels[train]).numel() < 2:
+            return {}
+        found.append(logistic_probe(z, labels, train, test, val=val).accuracy)
+    scores = torch.tensor(found, dtype=torch.float64)
+    return {
+        "split": "random",
+        "train": part,
+        "val": part,
+        "test": int(test.shape[0]),
+        "logistic_accuracy": float(scores.mean()),
+        "logistic_accuracy_std": float(scores.std(correction=0)),
+    }
 
 
 def _clusters(z: Tensor, labels: Tensor, plan: ProbePlan) -> dict[str, float]:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from graphcl.errors import InputError
-from graphcl.graphs.conversion import adjacency, as_data, encode_labels
+from graphcl.graphs.conversion import adjacency, as_data, encode_labels, is_networkx
+from graphcl.graphs.heterogeneous_conversion import as_hetero_data
 from graphcl.graphs.metapath import num_nodes_of, target_type
 from graphcl.kernels import SparseMatrix
 from graphcl.pipelines.checkpoints import load_tensors, save_tensors
@@ -99,17 +100,25 @@ class EmbeddingGraph:
         write_by_rename(folder / NODES, pl.DataFrame({"node": self.ids}).write_parquet)
 
 
-def embedding_graph(source: Any, target: str | None = None, *, name: str | None = None) -> EmbeddingGraph:
+def embedding_graph(
+    source: Any,
+    target: str | None = None,
+    *,
+    kind: Literal["graph", "heterogeneous"] | None = None,
+    name: str | None = None,
+) -> EmbeddingGraph:
     """Check a graph and find its labels and splits.
 
     Args:
         source: ``GraphDataset``, PyG ``HeteroData``, or what :func:`graphcl.graphs.as_data` takes: ``Data``, a NetworkX
             graph, a SciPy matrix, edges with features, or vectors alone, which are linked to their nearest neighbours.
         target: node type of a heterogeneous graph; the graph's own when None.
+        kind: ``heterogeneous`` reads a NetworkX graph with its types, as :func:`graphcl.graphs.as_hetero_data` does.
         name: of the result; that of the data set by default.
 
     Returns:
-        The graph; without features one of a single type gets those of `structure_features`. Masks are ``train_mask``,
+        The graph; a ``HeteroData`` with reverse edges, and with meta-paths there and back where it names none; one of a
+        single type without features with those of `structure_features`. Masks are ``train_mask``,
         ``val_mask`` and ``test_mask``, ``(N,)`` or a column a split; nodes without label are in none. Splits with an
         empty part are left out.
 
@@ -127,10 +136,11 @@ def embedding_graph(source: Any, target: str | None = None, *, name: str | None 
     if hasattr(source, "graph") and hasattr(source, "recipe"):
         name, source = name or source.name, source.graph
     name = name or "a graph in memory"
-    if hasattr(source, "node_types"):
-        target = target_type(source, target)
-        graph, store, size = source, source[target], num_nodes_of(source, target)
-        if not source.edge_types or not source.num_edges:
+    if hasattr(source, "node_types") or (kind == "heterogeneous" and is_networkx(source)):
+        graph = as_hetero_data(source, target=target)
+        target = target_type(graph, target)
+        store, size = graph[target], num_nodes_of(graph, target)
+        if not graph.num_edges:
             raise InputError("the graph has no edge", "give edges of at least one type")
     else:
         try:

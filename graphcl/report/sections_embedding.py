@@ -23,6 +23,7 @@ _PROBES = {
     "logistic_accuracy": "accuracy (logistic regression)",
     "knn_accuracy": "accuracy (10 nearest neighbours)",
 }
+_HEADLINE = ("logistic_accuracy", "macro_f1", "auc")
 _CLUSTERS = {"nmi": "NMI", "ari": "ARI"}
 _WITHOUT_LABELS = {"effective_rank": "effective rank", "uniformity": "uniformity", "link_auc": "AUC of the edges"}
 
@@ -44,7 +45,8 @@ def _headline(record: RunRecord) -> str:
     if probes:
         first = probes[0]
         end = f" ({first['split']})" if first["split"] else ""
-        shown = {f"{_PROBES[name]}{end}": float(first[name]) for name in ("macro_f1", "auc") if first.get(name)}
+        # Graphs without types are reported by accuracy, the others by F1 and AUC.
+        shown = {f"{_PROBES[name]}{end}": float(first[name]) for name in _HEADLINE if first.get(name) is not None}
     else:
         known = {**_CLUSTERS, **_WITHOUT_LABELS}
         shown = {label: float(test[name]) for name, label in known.items() if test.get(name) is not None}

@@ -131,8 +131,14 @@ def test_graphs_and_named_data_are_examined(tmp_path: Path, capsys: pytest.Captu
     assert json.loads(capsys.readouterr().out)["users"] == 2000
     edges = tmp_path / "edges.csv"
     edges.write_text("source,target\na,b\nb,c\nc,c\n")
-    assert run(["datasets", "check", str(edges), "--kind", "graph"]) == 0
+    assert run(["datasets", "check", str(edges)]) == 0
     assert "1 self-loops" in capsys.readouterr().out
+    typed = tmp_path / "typed.csv"
+    typed.write_text("source,source_type,target,target_type\np1,paper,a,author\np2,paper,a,author\n")
+    assert run(["datasets", "check", str(typed), "--load", "target=paper"]) == 0
+    assert "2 of type paper to author" in capsys.readouterr().out
+    typed.write_text("source,source_type,target\np1,paper,a\n")
+    assert "there is no column 'target_type'" in error_of(["datasets", "check", str(typed)], capsys)
     line = error_of(["datasets", "check", str(edges), "--kind", "graph", "--user-column", "source"], capsys)
     assert "--user-column does not apply" in line
     assert "unread" in error_of(["datasets", "check", str(edges), "--kind", "graph", "--load", "unread=1"], capsys)

@@ -16,6 +16,7 @@ from graphcl.errors import InputError
 from graphcl.kernels import SparseMatrix
 from graphcl.models import MEOW, HeCo
 from graphcl.pipelines import NodeEmbedder, create_pipeline, load_pipeline
+from graphcl.pipelines.embedding_evaluation import ProbePlan, evaluate_embeddings
 from graphcl.pipelines.embedding_graphs import embedding_graph, read_embedding_graph
 from graphcl.report import write_report
 
@@ -84,11 +85,79 @@ def test_labels_do_not_touch_training() -> None:
         bare.evaluate("valid")
 
 
-def test_without_masks_there_are_clusters_and_no_probe() -> None:
-    found = NodeEmbedder("heco", num_positives=2, **QUICK).fit(bibliography(masks=False)).evaluate()
-    assert {"nmi", "ari"} < set(found.metrics.to_dict())
-    assert found.probes == ()
-    assert "no train_mask" in found.protocol["probe"]
+def test_without_masks_there_are_clusters_and_random_splits() -> None:
+    embedder = NodeEmbedder("heco", num_positives=2, **QUICK).fit(bibliography(masks=False))
+    found = embedder.evaluate()
+    assert {"nmi", "ari", "logistic_accuracy_random"} < set(found.metrics.to_dict())
+    (probe,) = found.probes
+    assert (probe["split"], probe["train"], probe["val"], probe["test"]) == ("random", 6, 6, 48)
+    assert probe["logistic_accuracy"] == found.metrics.to_dict()["logistic_accuracy_random"]
+    assert probe["logistic_accuracy"] > 1 / CLASSES
+    assert "mean of 5" in found.protocol["random splits"]
+    without = NodeEmbedder("heco", num_positives=2, random_splits=0, **QUICK).fit(bibliography(masks=False)).evaluate()
+    assert without.probes == ()
+    assert "no train_mask" in without.protocol["probe"]
+    assert "logistic_accuracy_random" not in fitted().evaluate().metrics.to_dict()
+
+
+def test_the_random_splits_share_no_node_and_keep_their_order_from_the_labels() -> None:
+    labels = torch.arange(100) % 2
+    z = torch.nn.functional.one_hot(labels, 2).float()
+    embedded = embedding_graph(Data(x=z, edge_index=torch.tensor([[0, 1], [1, 0]]), y=labels))
+    plan = ProbePlan(repeats=2, clusterings=1, random_splits=3)
+    assert evaluate_embeddings(z, embedded, plan).metrics.to_dict()["logistic_accuracy_random"] == 1.0
+    chance = evaluate_embeddings(torch.randn(100, 2), embedded, plan).metrics.to_dict()["logistic_accuracy_random"]
+    assert chance is not None
+    assert chance < 0.75
+
+
+def typed_networkx() -> Any:
+    import networkx
+
+    graph = networkx.MultiGraph()
+    for paper in range(12):
+        graph.add_node(f"p{paper}", type="paper", x=[float(paper % 3), 1.0])
+        for author in (paper % 4, (paper + 1) % 4):
+            graph.add_node(f"a{author}", type="author")
+            graph.add_edge(f"p{paper}", f"a{author}", type="writes")
+    return graph
+
+
+def test_a_networkx_graph_keeps_its_types_where_the_model_wants_them() -> None:
+    embedder = NodeEmbedder("heco", target="paper", num_positives=2, **QUICK).fit(typed_networkx())
+    found = embedder.embed()
+    assert found.vectors.shape == (12, 8)
+    assert list(found.ids[:2]) == ["p0", "p1"]
+    with pytest.raises(InputError, match="trains on a heterogeneous graph"):
+        NodeEmbedder("heco", **QUICK).fit(Data(x=torch.eye(3), edge_index=torch.tensor([[0, 1], [1, 2]])))
+
+
+def test_a_heterogeneous_graph_without_metapaths_gets_those_there_and_back() -> None:
+    graph = bibliography()
+    del graph.metapaths
+    found = embedding_graph(graph)
+    assert [tuple(kind[2] for kind in path) for path in found.graph.metapaths] == [
+        ("author", "paper"), ("subject", "paper"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["torch", "ours"])
+def test_sparse_features_of_a_type_stay_sparse_and_are_checked(form: str) -> None:
+    graph = bibliography()
+    dense = graph["paper"].x
+    sparse = dense.to_sparse_csr()
+    graph["paper"].x = sparse if form == "torch" else SparseMatrix.from_torch(sparse)
+    found = embedding_graph(graph).graph["paper"].x
+    assert isinstance(found, SparseMatrix)
+    torch.testing.assert_close(found.to_dense(), dense)
+    values = found.entry_values().clone()
+    values[-1] = float("nan")
+    graph["paper"].x = found.with_values(values)
+    with pytest.raises(InputError, match=f"row {PAPERS}, column '.': the feature is nan"):
+        embedding_graph(graph)
+    graph["paper"].x, graph["paper"].num_nodes = found, PAPERS + 1
+    with pytest.raises(InputError, match=f"there are {PAPERS} rows of features for {PAPERS + 1} nodes"):
+        embedding_graph(graph)
 
 
 def test_a_run_is_saved_loaded_and_reported(folder: Path) -> None:
