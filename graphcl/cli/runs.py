@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from graphcl.cli.options import refuse_options
 from graphcl.cli.output import print_json, print_metrics, print_protocol, write_output
 from graphcl.errors import InputError
 
@@ -40,8 +41,14 @@ def evaluate(
 
 def recommend(
     run: RunFolder,
-    users: Annotated[str, typer.Option(help="'all', or a file of external user ids: one a line, or a table.")],
     out: Annotated[Path, typer.Option(help="File to write: .parquet, .csv or .jsonl.")],
+    users: Annotated[
+        str | None, typer.Option(help="'all', or a file of external user ids: one a line, or a table.")
+    ] = None,
+    bundles: Annotated[
+        str | None,
+        typer.Option(help="'all' test bundles, or a table of partial bundles with a row an item: bundle, item."),
+    ] = None,
     k: Annotated[
         int | None, typer.Option("-k", "--top", min=1, help="Items for each user; 20, or all where there are fewer.")
     ] = None,
@@ -60,27 +67,43 @@ def recommend(
     ] = "raise",
     as_json: Json = False,
 ) -> None:
-    """Recommend items for users; external ids in and out."""
+    """Recommend items for users, or to complete bundles; external ids in and out."""
     from graphcl.pipelines import load_pipeline
+    from graphcl.pipelines.bundle import BundleConstructor
     from graphcl.pipelines.ranking import RankingPipeline
 
     _check_suffix(out, _TABLE_SUFFIXES)
     pipeline = load_pipeline(run)
-    if not isinstance(pipeline, RankingPipeline):
+    if not isinstance(pipeline, RankingPipeline | BundleConstructor):
         raise InputError(f"a {pipeline.task} run recommends nothing", "give a run of a recommender", path=run)
+    owner = "bundle" if isinstance(pipeline, BundleConstructor) else "user"
+    given = {"user": users, "bundle": bundles}
+    wanted = given.pop(owner)
+    if wanted is None or any(other is not None for other in given.values()):
+        raise InputError(
+            f"a {pipeline.task} run recommends for {owner}s",
+            f"give --{owner}s all, or a file, and nothing else",
+            path=run,
+        )
     if k is None:
         k = min(_DEFAULT_TOP, pipeline.num_items)
     elif k > pipeline.num_items:
         raise InputError(
             f"-k {k} is above the {pipeline.num_items} items of the catalogue", "give a smaller -k", path=run
         )
-    wanted = None if users == "all" else read_user_ids(Path(users))
-    table = pipeline.recommend(wanted, k, exclude_seen=exclude_seen, history=history, on_unsupported=on_unsupported)
+    if isinstance(pipeline, BundleConstructor):
+        refuse_options({"exclude_seen": exclude_seen}, "the items of a bundle are always left out")
+        partial = None if wanted == "all" else read_partial_bundles(Path(wanted))
+        table = pipeline.recommend(partial, k, on_unsupported=on_unsupported)
+    else:
+        ids = None if wanted == "all" else read_user_ids(Path(wanted))
+        table = pipeline.recommend(ids, k, exclude_seen=exclude_seen, history=history, on_unsupported=on_unsupported)
     write_output(out, lambda path: _write_table(table, path, out.suffix))
+    count = table[owner].n_unique()
     if as_json:
-        print_json({"rows": table.height, "users": table["user"].n_unique(), "k": k, "out": str(out)})
+        print_json({"rows": table.height, f"{owner}s": count, "k": k, "out": str(out)})
         return
-    typer.echo(f"wrote {table.height:,} rows for {table['user'].n_unique():,} users to {out}")
+    typer.echo(f"wrote {table.height:,} rows for {count:,} {owner}s to {out}")
 
 
 def embed(
@@ -89,7 +112,7 @@ def embed(
         Path, typer.Option(help="File to write: .parquet or .npz for vectors; .parquet, .csv or .jsonl for clusters.")
     ],
     what: Annotated[
-        Literal["items", "users", "nodes", "clusters"] | None,
+        Literal["items", "users", "bundles", "nodes", "clusters"] | None,
         typer.Option(help="Whose embeddings to write; by default items, or nodes. Or the clusters of the nodes."),
     ] = None,
     as_json: Json = False,
@@ -129,6 +152,18 @@ def report(
     from graphcl.report import write_report
 
     typer.echo(f"report: {write_report(run, out)}")
+
+
+def read_partial_bundles(path: Path) -> dict[Any, list[Any]]:
+    """Read partial bundles: a table with a row an item, columns bundle and item."""
+    from graphcl.data import read_bundle_table
+
+    table = read_bundle_table(path)
+    bundles: dict[Any, list[Any]] = {}
+    names, items = table.user_ids.external[table.user].tolist(), table.item_ids.external[table.item].tolist()
+    for name, item in zip(names, items, strict=True):
+        bundles.setdefault(name, []).append(item)
+    return bundles
 
 
 def read_user_ids(path: Path) -> list[Any]:

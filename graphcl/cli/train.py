@@ -15,6 +15,9 @@ from graphcl.cli.output import print_json, print_metrics, print_protocol, print_
 if TYPE_CHECKING:
     from graphcl.data import GraphDataset
 
+# Metrics of a ranking to compare by, where there are too many for one table.
+_COMPARED = ("Recall@10", "Recall@20", "Recall@40", "NDCG@10", "NDCG@20", "NDCG@40")
+
 
 def train(
     model: Annotated[str, typer.Argument(help="Model to train, for example sasrec.")],
@@ -86,6 +89,11 @@ def train(
     if pipeline.data_kind == "interactions":
         refuse_options(of_graphs, f"{model} trains on interactions, not on a graph")
         arguments = load_interactions(data, reading, of_interactions, item_features=pipeline.takes_item_features)
+    elif pipeline.data_kind == "bundles":
+        from graphcl.data import load_bundles
+
+        refuse_options({**of_interactions, **of_graphs}, f"{model} trains on bundles; their reader has --load")
+        arguments = {"data": load_bundles(data, **reading)}
     else:
         refuse_options(of_interactions, f"{model} trains on a graph, not on interactions")
         arguments = {"data": load_graph(data, reading, of_graphs)}
@@ -150,6 +158,8 @@ def print_baselines(model: str, saved: Mapping[str, Any]) -> None:
     if not baselines:
         return
     names = [name for name in saved["test"] if any(entry["metrics"].get(name) is not None for entry in baselines)]
+    if len(names) > len(_COMPARED) * 2:
+        names = [name for name in names if name in _COMPARED] or names
     compared = [(model, saved["test"]), *((entry["name"], entry["metrics"]) for entry in baselines)]
     print_table(
         "Beside methods without training",

@@ -5,6 +5,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from graphcl.data.bundle_sources import (
+    load_bundles,
+    read_bundle_folder,
+    read_bundle_table,
+    read_bundles,
+    session_bundles,
+    synthetic_bundles,
+)
+from graphcl.data.bundles import Bundles, PartialBundles, sorted_bundles, split_bundles
 from graphcl.data.doctor import DataWarning, DoctorReport, diagnose
 from graphcl.data.features import (
     Incidence,
@@ -19,6 +28,7 @@ from graphcl.data.prefixes import PrefixRows, SameTarget, prefix_rows, same_targ
 from graphcl.data.read_report import DroppedRows, ReadReport
 from graphcl.data.readers import FORMATS, read_features, read_interactions
 from graphcl.data.registry import (
+    BundleRecipe,
     Dataset,
     GraphRecipe,
     InteractionRecipe,
@@ -64,6 +74,8 @@ _LAZY = {
 
 __all__ = [
     "FORMATS",
+    "BundleRecipe",
+    "Bundles",
     "DataWarning",
     "Dataset",
     "DoctorReport",
@@ -77,6 +89,7 @@ __all__ = [
     "InteractionRecipe",
     "Interactions",
     "ItemFeatures",
+    "PartialBundles",
     "PrefixRows",
     "ReadReport",
     "Recipe",
@@ -96,9 +109,13 @@ __all__ = [
     "k_core",
     "leave_one_out",
     "list_datasets",
+    "load_bundles",
     "load_dataset",
     "load_graph",
     "prefix_rows",
+    "read_bundle_folder",
+    "read_bundle_table",
+    "read_bundles",
     "read_edge_list",
     "read_features",
     "read_interactions",
@@ -111,9 +128,13 @@ __all__ = [
     "read_vectors",
     "recipe_files",
     "same_target_rows",
+    "session_bundles",
+    "sorted_bundles",
+    "split_bundles",
     "split_by_ratio",
     "split_by_time",
     "stochastic_block_model",
+    "synthetic_bundles",
     "synthetic_shop",
     "table_features",
 ]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from graphcl.data.readers import FORMATS
 from graphcl.errors import InputError
 
-Kind = Literal["interactions", "graph", "heterogeneous"]
+Kind = Literal["interactions", "graph", "heterogeneous", "bundles"]
 
 # Kind -> format -> "module:function", called with the recipe and the paths of its files by role. A reader of
 # interactions gives a Dataset, one of graphs a GraphDataset. Formats of `read_interactions` need no entry.
@@ -26,6 +26,9 @@ READERS: dict[Kind, dict[str, str]] = {
     },
     "heterogeneous": {
         "heco": "graphcl.data.graphs:read_recipe_heco",
+    },
+    "bundles": {
+        "sessions": "graphcl.data.bundle_sources:session_bundles",
     },
 }
 

@@ -195,6 +195,33 @@ class GraphRecipe(Recipe):
         return dict(self.expected)
 
 
+class BundleRecipe(Recipe):
+    """The recipe of bundles that are made, from another data set or from nothing; see `load_bundles`.
+
+    Attributes:
+        base: registered log that the bundles are made from, for the format "sessions".
+        options: arguments of the maker.
+        generator: arguments of the generator.
+        expected: counts of the bundles.
+    """
+
+    kind: Literal["bundles"]
+    base: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    generator: dict[str, Any] | None = None
+    expected: dict[str, int] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> BundleRecipe:
+        if (self.generator is None) == (self.base is None):
+            raise ValueError("a recipe of bundles has either a generator or a base")
+        return self
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return dict(self.expected)
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A loaded data set.
@@ -230,6 +257,9 @@ class Dataset:
                 raise InputError(f"no split was published with {self.name}", "choose another one (--split)")
             return self.published_split
         return _SPLITS[self.protocol](self.interactions)
+
+
+_RECIPES: dict[str, type[Recipe]] = {"interactions": InteractionRecipe, "bundles": BundleRecipe}
 
 
 def list_datasets() -> tuple[Recipe, ...]:
@@ -309,6 +339,8 @@ def load_dataset(name_or_path: str | Path, *, features: bool = False, **options:
         return Dataset(str(name_or_path), read_interactions(name_or_path, **options))
     recipe = dataset_info(str(name_or_path))
     if not isinstance(recipe, InteractionRecipe):
+        if isinstance(recipe, BundleRecipe):
+            raise InputError(f"{recipe.name} holds bundles, not a log of interactions", "load it with load_bundles")
         raise InputError(f"{recipe.name} is a graph, not a log of interactions", "load it with load_graph")
     if options:
         raise InputError(
@@ -345,6 +377,8 @@ def graph_recipe(name: str) -> GraphRecipe:
         graphcl.errors.InputError: yelp is a log of interactions, not a graph; load it with load_dataset
     """
     recipe = dataset_info(name)
+    if isinstance(recipe, BundleRecipe):
+        raise InputError(f"{recipe.name} holds bundles, not a graph", "load it with load_bundles")
     if not isinstance(recipe, GraphRecipe):
         raise InputError(f"{recipe.name} is a log of interactions, not a graph", "load it with load_dataset")
     return recipe
@@ -446,8 +480,8 @@ def _read_recipe(path: Path) -> Recipe:
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        is_graph = isinstance(content, dict) and content.get("kind", "interactions") != "interactions"
-        recipe = (GraphRecipe if is_graph else InteractionRecipe).model_validate(content)
+        kind = content.get("kind", "interactions") if isinstance(content, dict) else "interactions"
+        recipe = _RECIPES.get(kind, GraphRecipe).model_validate(content)
     except yaml.YAMLError as error:
         raise InputError(f"this is no YAML: {error}", "mend the recipe", path=path) from error
     except ValidationError as error:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from graphcl.models.base_collaborative import CollaborativeConfig, CollaborativeModel, PairBatch
     from graphcl.models.base_embedding import EmbeddingInputs, EmbeddingModel, NodeBatch, Preset
     from graphcl.models.bgrl import BGRL, BGRLConfig
+    from graphcl.models.clhe import CLHE, BundleBatch, BundleInputs, CLHEConfig
     from graphcl.models.dgi import DGI, DGIConfig
     from graphcl.models.grace import GRACE, GRACEConfig
     from graphcl.models.heco import HeCo, HeCoConfig
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 _LAZY = {
     "AdaMEOW": "graphcl.models.adameow",
     "AdaMEOWConfig": "graphcl.models.adameow",
+    "BundleBatch": "graphcl.models.clhe",
+    "BundleInputs": "graphcl.models.clhe",
+    "CLHE": "graphcl.models.clhe",
+    "CLHEConfig": "graphcl.models.clhe",
     "ClusteringBatch": "graphcl.models.base_clustering",
     "ClusteringConfig": "graphcl.models.base_clustering",
     "ClusteringModel": "graphcl.models.base_clustering",
@@ -84,6 +89,7 @@ _LAZY = {
 
 __all__ = [
     "BGRL",
+    "CLHE",
     "DGI",
     "GRACE",
     "MEOW",
@@ -94,6 +100,9 @@ __all__ = [
     "AdaMEOW",
     "AdaMEOWConfig",
     "BGRLConfig",
+    "BundleBatch",
+    "BundleInputs",
+    "CLHEConfig",
     "ClusteringBatch",
     "ClusteringConfig",
     "ClusteringModel",

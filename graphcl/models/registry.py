@@ -15,6 +15,7 @@ ModelClass = TypeVar("ModelClass", bound=type)
 _MODELS: dict[str, tuple[str, str | type]] = {
     "adameow": ("embedding", "graphcl.models.adameow:AdaMEOW"),
     "bgrl": ("embedding", "graphcl.models.bgrl:BGRL"),
+    "clhe": ("bundle", "graphcl.models.clhe:CLHE"),
     "dgi": ("embedding", "graphcl.models.dgi:DGI"),
     "grace": ("embedding", "graphcl.models.grace:GRACE"),
     "heco": ("embedding", "graphcl.models.heco:HeCo"),

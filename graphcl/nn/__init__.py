@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graphcl.nn.assignment import SinkhornPrototypes, StudentT
+from graphcl.nn.bundle import BundleEncoder, TokenFusion
 from graphcl.nn.encoders import MLP, GCNConv, GraphEncoder, SmoothedEncoder, gcn_operator
 from graphcl.nn.fusion import ModalityFusion
 from graphcl.nn.heterogeneous import (
@@ -21,6 +22,7 @@ from graphcl.nn.transformer import SequenceTransformer, TransformerLayer
 
 __all__ = [
     "MLP",
+    "BundleEncoder",
     "ContextAggregation",
     "GCNConv",
     "GraphEncoder",
@@ -36,6 +38,7 @@ __all__ = [
     "SinkhornPrototypes",
     "SmoothedEncoder",
     "StudentT",
+    "TokenFusion",
     "TransformerLayer",
     "TypeFeatures",
     "TypeTransform",

@@ -11,6 +11,7 @@ from graphcl.errors import InputError
 
 if TYPE_CHECKING:
     from graphcl.pipelines.base import Embeddings, Pipeline, TrainedPipeline
+    from graphcl.pipelines.bundle import BundleConstructor
     from graphcl.pipelines.clustering import NodeClusterer
     from graphcl.pipelines.collaborative import CollaborativeRecommender
     from graphcl.pipelines.embedding import NodeEmbedder
@@ -23,6 +24,7 @@ _PIPELINES = {
     "collaborative": ("graphcl.pipelines.collaborative", "CollaborativeRecommender"),
     "clustering": ("graphcl.pipelines.clustering", "NodeClusterer"),
     "embedding": ("graphcl.pipelines.embedding", "NodeEmbedder"),
+    "bundle": ("graphcl.pipelines.bundle", "BundleConstructor"),
 }
 _LAZY = {
     "Embeddings": "graphcl.pipelines.base",
@@ -33,6 +35,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "BundleConstructor",
     "CollaborativeRecommender",
     "Embeddings",
     "NodeClusterer",

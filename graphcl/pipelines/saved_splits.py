@@ -25,7 +25,7 @@ def write_split(folder: RunFolder, split: Split) -> None:
     import polars as pl
 
     rows = split.interactions
-    ids = pl.concat([_id_table("user", rows.user_ids), _id_table("item", rows.item_ids)])
+    ids = pl.concat([id_table("user", rows.user_ids), id_table("item", rows.item_ids)])
     write_by_rename(folder.path / IDS, ids.write_parquet)
     columns = {"user": rows.user, "item": rows.item, "part": split.part, "time": rows.time, "value": rows.value}
     table = pl.DataFrame({name: column for name, column in columns.items() if column is not None})
@@ -38,16 +38,16 @@ def read_split(folder: RunFolder) -> Split:
     Raises:
         InputError: when a file is damaged.
     """
-    ids = _read_parquet(folder.path / IDS, ("role", "id", "kind"))
-    table = _read_parquet(folder.path / INTERACTIONS, ("user", "item", "part"))
+    ids = read_table(folder.path / IDS, ("role", "id", "kind"))
+    table = read_table(folder.path / INTERACTIONS, ("user", "item", "part"))
     protocol = folder.read_json(MANIFEST).get("data", {}).get("split", "")
     optional: dict[str, Any] = {name: table[name].to_numpy() for name in ("time", "value") if name in table.columns}
     try:
         interactions = Interactions(
             user=table["user"].to_numpy().astype(np.int64),
             item=table["item"].to_numpy().astype(np.int64),
-            user_ids=_id_map(ids, "user"),
-            item_ids=_id_map(ids, "item"),
+            user_ids=id_map_of(ids, "user"),
+            item_ids=id_map_of(ids, "item"),
             **optional,
         )
         return Split(interactions, table["part"].to_numpy().astype(np.uint8), str(protocol))
@@ -78,7 +78,7 @@ def describe_split(split: Split) -> dict[str, Any]:
     }
 
 
-def _id_table(role: str, ids: IdMap) -> polars.DataFrame:
+def id_table(role: str, ids: IdMap) -> polars.DataFrame:
     import polars as pl
 
     series = ids.to_series()
@@ -87,7 +87,7 @@ def _id_table(role: str, ids: IdMap) -> polars.DataFrame:
     )
 
 
-def _id_map(table: polars.DataFrame, role: str) -> IdMap:
+def id_map_of(table: polars.DataFrame, role: str) -> IdMap:
     import polars as pl
 
     rows = table.filter(pl.col("role") == role)
@@ -98,7 +98,7 @@ def _id_map(table: polars.DataFrame, role: str) -> IdMap:
     return IdMap(rows["id"].cast(types[kind]))
 
 
-def _read_parquet(path: Path, columns: Sequence[str]) -> polars.DataFrame:
+def read_table(path: Path, columns: Sequence[str]) -> polars.DataFrame:
     import polars as pl
 
     try:

@@ -18,6 +18,7 @@ _SECTIONS = {
     "collaborative": "graphcl.report.sections_ranking",
     "clustering": "graphcl.report.sections_clustering",
     "embedding": "graphcl.report.sections_embedding",
+    "bundle": "graphcl.report.sections_bundle",
 }
 
 # No request can leave the page: everything it needs is in it.

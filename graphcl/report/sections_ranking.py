@@ -21,15 +21,16 @@ def sections(record: RunRecord) -> Iterator[str]:
     yield headline(record, {f"test {name}": test[name] for name in figures.leading_metrics(test)})
     yield section("Metrics", metric_table(metrics), protocol_facts(metrics))
     yield training(record)
-    yield _hot_and_cold(metrics.get("buckets") or [], test)
+    yield hot_and_cold(metrics.get("buckets") or [], test)
     yield _ablation(metrics.get("ablation") or [])
     yield _scores(record.analysis.get("score_histograms"))
     yield _exposure(record.analysis.get("exposure"))
-    yield _embedding_map(record)
+    yield embedding_map(record)
     yield from run_and_settings(record)
 
 
-def _hot_and_cold(buckets: Sequence[Mapping[str, Any]], test: Mapping[str, Any]) -> str:
+def hot_and_cold(buckets: Sequence[Mapping[str, Any]], test: Mapping[str, Any]) -> str:
+    """Metrics by how often a target occurs in training, as bars and as a table."""
     names = [name for name in figures.leading_metrics(test) if any(name in bucket for bucket in buckets)][:2]
     if not names:
         return section("Hot and cold items", note("The run recorded no metrics by item popularity."))
@@ -80,7 +81,8 @@ def _exposure(exposure: Mapping[str, Any] | None) -> str:
     return section("What is recommended", note(text), metric_table({"test": exposure, "validation": {}}))
 
 
-def _embedding_map(record: RunRecord) -> str:
+def embedding_map(record: RunRecord) -> str:
+    """Items on a plane."""
     about = record.analysis.get("item_map") or {}
     items = record.table(ITEM_MAP, ("item", "x", "y", "train_count"))
     figure, drawn = figures.item_map(items, about.get("explained_variance"))
