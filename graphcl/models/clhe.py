@@ -40,6 +40,8 @@ class CLHEConfig(ModelConfig):
         bundle_ratio: share of the items that stays; 1 changes nothing, above 1 random items join.
         bundle_weight: weight of the bundle contrast; 0 leaves it out.
         bundle_temperature: its temperature.
+        construct_from: what the construction loss encodes to find the items of a bundle: the whole ``bundle``, as
+            published, or its second ``view``, which lacks items as the partial bundles do that are to be completed.
         max_items: larger bundles are cut to so many items.
         frozen_bundle_attention: never train the attention among the items of a bundle, as in the published code.
         reference_padding_bug: let every item that is missing in the second view of a bundle stand for item 0, as in the
@@ -60,6 +62,7 @@ class CLHEConfig(ModelConfig):
     bundle_ratio: Annotated[float, Field(gt=0.0)] = 0.5
     bundle_weight: Weight = 0.5
     bundle_temperature: Temperature = 0.2
+    construct_from: Literal["bundle", "view"] = "bundle"
     max_items: Size = 200
     frozen_bundle_attention: bool = False
     reference_padding_bug: bool = False
@@ -309,21 +312,24 @@ class CLHE(nn.Module):
         vectors = self.encoder.fusion(tokens)
         own, other = place[: items.shape[0]], place[items.shape[0] :]
         bundles = self.bundle_encoder(vectors.index_select(0, own), offsets)
+        kept = torch.nonzero(view_offsets.diff() > 0).squeeze(1)
+        views = bundles.new_zeros(0, bundles.shape[1])
+        if kept.shape[0] and (config.bundle_weight or config.construct_from == "view"):
+            starts = torch.cat([view_offsets[:1], view_offsets[1:][kept]])
+            views = self.bundle_encoder(vectors.index_select(0, other), starts)
+        seen = bundles.index_copy(0, kept, views) if config.construct_from == "view" and kept.shape[0] else bundles
         share = bundles.shape[0] / batch.total
-        parts = {"construction": share * bundle_loss(bundles, self.candidates(), items, offsets)}
+        parts = {"construction": share * bundle_loss(seen, self.candidates(), items, offsets)}
         if config.item_weight:
             # Items that only a replacement brought in are no part of the batch's items.
             met = torch.unique(own)
-            views = self.item_views(tokens.index_select(0, met), vectors.index_select(0, met))
-            parts["item_contrast"] = config.item_weight * info_nce(*views, temperature=config.item_temperature)
+            pair = self.item_views(tokens.index_select(0, met), vectors.index_select(0, met))
+            parts["item_contrast"] = config.item_weight * info_nce(*pair, temperature=config.item_temperature)
         if config.bundle_weight:
-            kept = torch.nonzero(view_offsets.diff() > 0).squeeze(1)
-            loss = vectors.sum() * 0.0
+            contrast = vectors.sum() * 0.0
             if kept.shape[0]:
-                starts = torch.cat([view_offsets[:1], view_offsets[1:][kept]])
-                views = bundles[kept], self.bundle_encoder(vectors.index_select(0, other), starts)
-                loss = info_nce(*views, temperature=config.bundle_temperature)
-            parts["bundle_contrast"] = config.bundle_weight * loss
+                contrast = info_nce(bundles[kept], views, temperature=config.bundle_temperature)
+            parts["bundle_contrast"] = config.bundle_weight * contrast
         total = torch.stack(list(parts.values())).sum()
         return total, {name: value.detach() for name, value in parts.items()}
 

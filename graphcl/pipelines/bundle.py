@@ -87,7 +87,7 @@ class BundleSettings(PipelineSettings):
     cutoffs: tuple[Annotated[int, Field(ge=1)], ...] = (5, 10, 20, 40, 80)
     feedback: Literal["lightgcn", "none"] = "lightgcn"
     feedback_width: Annotated[int, Field(ge=1)] = 64
-    feedback_epochs: Annotated[int, Field(ge=1)] = 100
+    feedback_epochs: Annotated[int, Field(ge=1)] = 40
     max_feature_width: Annotated[int, Field(ge=1)] = 1024
     baselines: bool = True
 

@@ -51,7 +51,18 @@ def feedback_vectors(
     rows = replace(log.take(order), time=None)
     part = np.where(held_out[order], VALID, TRAIN).astype(np.uint8)
     recommender = CollaborativeRecommender(
-        "lightgcn", hidden=width, epochs=epochs, patience=10, seed=seed, progress=progress, accelerator="cpu"
+        "lightgcn",
+        hidden=width,
+        layers=2,
+        # A softmax over all items gives vectors that pool far better than those of one negative a pair.
+        objective="full_softmax",
+        learning_rate=1e-2,
+        epochs=epochs,
+        patience=8,
+        validate_every=4,
+        seed=seed,
+        progress=progress,
+        accelerator="cpu",
     )
     recommender.fit(Split(rows, part, "a twentieth at random for validation"))
     vectors = recommender.embed("items").vectors
