@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from graphcl.kernels._arguments import compute_dtype
-from graphcl.kernels._tiles import split
+from graphcl.kernels._tiles import MINIATURE, split
 
 # Chunks this large keep the two gathered blocks in cache on a CPU and still amortise the calls.
 _CHUNK_ELEMENTS = 2**18
@@ -65,6 +65,8 @@ class _EdgeSimilarity(torch.autograd.Function):
 def edge_similarity(x: Tensor, y: Tensor, rows: Tensor, columns: Tensor, distance: bool, memory_budget: int) -> Tensor:
     """Dots, or negative squared distances, of ``x[rows]`` and ``y[columns]``."""
     width = max(x.shape[1], 1)
-    chunk = max(min(_CHUNK_ELEMENTS, memory_budget // (4 * compute_dtype(x.dtype).itemsize)) // width, 1)
+    shrink = max(MINIATURE.get())
+    entries = min(_CHUNK_ELEMENTS, memory_budget // (4 * compute_dtype(x.dtype).itemsize))
+    chunk = max((entries if shrink == 1 else int(_CHUNK_ELEMENTS / shrink)) // width, 1)
     result: Tensor = _EdgeSimilarity.apply(x, y, rows, columns, distance, chunk)  # type: ignore[no-untyped-call]
     return result

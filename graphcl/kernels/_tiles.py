@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,9 @@ LN2 = math.log(2.0)
 _CPU_ROWS, _CPU_COLUMNS, _CPU_MOMENT_COLUMNS = 256, 8192, 1024
 _GPU_ROWS, _GPU_COLUMNS = 4096, 16384
 _FEWEST_STORED_ROWS = 64
+
+#: Rows and columns of tiles are divided by these while a plan rehearses an objective on fewer rows.
+MINIATURE: ContextVar[tuple[float, float]] = ContextVar("miniature", default=(1, 1))
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,11 @@ def choose_blocks(
     most_rows, most_columns = _GPU_ROWS, _GPU_COLUMNS
     if device.type == "cpu":
         most_rows, most_columns = _CPU_ROWS, _CPU_COLUMNS if moments == 0 else _CPU_MOMENT_COLUMNS
+    shrink, shrink_columns = MINIATURE.get()
+    most_rows, most_columns = max(int(most_rows / shrink), 1), max(int(most_columns / shrink_columns), 1)
     columns = max(min(most_columns, num_candidates, budget), 1)
     rows = max(min(most_rows, num_anchors, budget // max(num_candidates, 1)), 1)
-    if rows >= min(_FEWEST_STORED_ROWS, num_anchors):
+    if rows >= min(max(int(_FEWEST_STORED_ROWS / shrink), 1), num_anchors):
         return Blocks(rows, columns, True)
     return Blocks(max(min(most_rows, num_anchors, budget // columns), 1), columns, False)
 

@@ -20,7 +20,7 @@ from graphcl.kernels._arguments import (
 )
 from graphcl.kernels._pairs_reference import dense_logits
 from graphcl.kernels._product import ScaledProduct, distance_product
-from graphcl.kernels._tiles import TileSource, check_blocks, split
+from graphcl.kernels._tiles import MINIATURE, TileSource, check_blocks, split
 from graphcl.kernels.backends import Backend, check_backend
 from graphcl.kernels.normalize import normalize_rows
 from graphcl.kernels.pairs import Similarity
@@ -202,7 +202,9 @@ def _blocked(
 def _tile_edges(product: ScaledProduct, memory_budget: int) -> tuple[int, int]:
     """Few rows, as many columns as the budget holds: every further block of columns costs a selection and a merge."""
     budget = max(memory_budget // product.x.element_size(), 1)
-    rows = max(min(_ROWS, product.num_anchors, budget // max(min(product.num_candidates, _FEWEST_COLUMNS), 1)), 1)
+    shrink, shrink_columns = MINIATURE.get()
+    fewest = max(min(product.num_candidates, int(_FEWEST_COLUMNS / shrink_columns)), 1)
+    rows = max(min(max(int(_ROWS / shrink), 1), product.num_anchors, budget // fewest), 1)
     return rows, max(min(product.num_candidates, budget // rows), 1)
 
 

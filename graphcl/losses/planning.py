@@ -1,14 +1,15 @@
 """How much memory an objective takes at a size that has not been run yet, and what to do when that is too much.
 
 Nothing is tabulated: the objective runs on a few hundred random rows of the asked width while every allocation is
-recorded, with two sizes of tile, and what was seen is carried over to the asked number of rows.
+recorded, with two sizes of tile, and what was seen is carried over to the asked number of rows. The allocations in
+their order, at their sizes on all the rows, then go through a model of the heap of the C library: that is what a
+process keeps of them.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 
 from graphcl.kernels._arguments import MEMORY_BUDGET, check_block_size
 from graphcl.kernels._tiles import Blocks, choose_blocks
+from graphcl.losses._heap import Events, live_peak, resident_peak
+from graphcl.losses._rehearsal import recorded, rehearsed
 from graphcl.losses.catalogue import CATALOGUE
 from graphcl.losses.protocol import split_output
 
@@ -34,8 +37,13 @@ _LARGEST_ERROR = 0.05
 _PROBE_BUDGET = 2**24
 _SEEN = 2**14  # bytes by which a peak must fall to count as cut
 _FEWEST_COPIES = 0.05
+_ATTEMPTS = 4
 _SLOW = 2.0  # seconds for the largest of the small probes, after which the larger ones are left out
 _LEAST_BUDGET = 2**20
+# So many rows are run as they are, the more of them the faster the objective is.
+_AS_THEY_ARE = 4096
+_LIBRARIES = 2**20  # what the matrix libraries take for themselves on the way
+_TRUSTED = 0.25  # relative difference of both predictions of the tensors up to which the rehearsal counts
 _ITEM = 4
 # The engine takes so many anchors at once on a CPU, and fewer only where they do not fit its budget.
 _ROWS = choose_blocks(2**20, 1, _ITEM, MEMORY_BUDGET, None, torch.device("cpu")).rows
@@ -51,12 +59,14 @@ class Approximation:
         kind: ``block``: `graphcl.functional.block_info_nce`, clusters for negatives; ``samples``: a random part of the
             rows a step.
         size: number of clusters, or of rows.
-        peak: its bytes beyond the inputs.
+        peak: bytes of its tensors beyond the inputs.
+        resident: bytes a process keeps for them.
     """
 
     kind: Literal["block", "samples"]
     size: int
     peak: int
+    resident: int
 
     def __str__(self) -> str:
         if self.kind == "block":
@@ -65,7 +75,7 @@ class Approximation:
             what = (
                 f"{self.size} random rows a step; log((N - 1) / ({self.size} - 1)) added to negatives keeps their sum"
             )
-        return f"{what}: {_mib(self.peak)}"
+        return f"{what}: {_mib(self.resident)}"
 
 
 @dataclass(frozen=True)
@@ -79,8 +89,9 @@ class Plan:
         memory: bytes that were allowed.
         memory_budget: argument of that name to give the objective.
         block_size: edges of the tiles of the pair engine under it; the whole matrix where no tiles are used.
-        peak: predicted bytes under this budget.
-        fits: whether the exact objective fits.
+        peak: predicted bytes of the tensors under this budget, gradients of the embeddings included.
+        resident: predicted bytes that the process holds at its peak, with what the C library keeps of freed blocks.
+        fits: whether the exact objective fits, by ``resident``.
         approximation: what to run where it does not; None where it does, or where nothing fits.
     """
 
@@ -91,12 +102,14 @@ class Plan:
     memory_budget: int
     block_size: tuple[int, int]
     peak: int
+    resident: int
     fits: bool
     approximation: Approximation | None
 
     def __str__(self) -> str:
         rows, columns = self.block_size
-        head = f"{self.loss} on {self.num_rows} rows of width {self.dim}: {_mib(self.peak)} of {_mib(self.memory)}"
+        needs = f"{_mib(self.resident)} ({_mib(self.peak)} in tensors)"
+        head = f"{self.loss} on {self.num_rows} rows of width {self.dim}: {needs} of {_mib(self.memory)}"
         if self.fits:
             return f"{head}; exact, memory_budget={self.memory_budget}, tiles of {rows} x {columns}"
         return f"{head}; does not fit; {self.approximation or 'no approximation fits either'}"
@@ -112,10 +125,10 @@ def plan(
 ) -> Plan:
     """Predict the peak memory of an objective and choose its tiles, or an approximation.
 
-    The peak counts what tensors take, the gradients of the embeddings included, the embeddings themselves not. A
-    process may hold up to twice as much on a CPU: the C library keeps freed blocks for later. With glibc the
-    environment variable ``MALLOC_MMAP_THRESHOLD_=65536`` returns them, and the resident size agrees; both are measured
-    in benchmarks/results/losses_plan.md.
+    Two peaks beyond the inputs: ``peak`` is what tensors take, ``resident`` what the process holds, and this one
+    decides. On a CPU the C library keeps freed blocks for later, up to as much again: glibc is followed block by block,
+    under its usual settings or under the ``MALLOC_MMAP_THRESHOLD_`` of this process (65536 makes both peaks agree).
+    Elsewhere ``resident`` is ``peak``. Both are measured in benchmarks/results/losses_plan.md.
 
     Args:
         n: number of rows (of each view).
@@ -132,39 +145,89 @@ def plan(
     Raises:
         ValueError: a size below 1, or a name that is not in the catalogue.
 
-    Complexity: two dozen evaluations on 512 to 3,072 rows of width d; for objectives whose blocks are not the engine's
-    four more on up to 4,096, for those against a queue two on up to 32,768; for fewer than 1,024 rows one at the size
-    itself.
+    Complexity: two dozen evaluations on 512 to 3,072 rows of width d, and two on 1,024 and 2,048 in tiles as many as on
+    n rows (one on n itself up to 4,096); for objectives whose blocks are not the engine's four more on up to 4,096, for
+    those against a queue two on up to 32,768; for fewer than 1,024 rows one at the size itself.
 
-    >>> found = plan(65_536, 64, "info_nce", memory=2**30)
-    >>> found.fits, found.peak < 2**28
+    >>> found = plan(16_384, 64, "info_nce", memory=2**30)
+    >>> found.fits, found.peak < found.resident < 2**28
     (True, True)
     """
     for name, value in (("n", n), ("d", d), ("memory", memory)):
         check_block_size(name, value)
     run = _named(loss) if isinstance(loss, str) else _given(loss, inputs)
     model = _observe(run, d, n)
+    kept = _kept(run, model, n, d)
     budget = MEMORY_BUDGET
-    while model.peak(n, budget) > memory and budget > _LEAST_BUDGET and model.tiled:
+    while kept.resident(model.peak(n, budget)) > memory and budget > _LEAST_BUDGET and model.tiled:
         budget //= 2
     peak = model.peak(n, budget)
+    resident = kept.resident(peak)
     name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
-    fits = peak <= memory
-    approximation = None if fits else _approximate(name, model, n, d, memory)
-    return Plan(name, n, d, memory, budget, model.block_size(n, budget), peak, fits, approximation)
+    fits = resident <= memory
+    approximation = None if fits else _approximate(name, run, model, kept, n, d, memory)
+    return Plan(name, n, d, memory, budget, model.block_size(n, budget), peak, resident, fits, approximation)
 
 
-def _approximate(name: str, model: _MemoryModel, n: int, d: int, memory: int) -> Approximation | None:
+def _approximate(
+    name: str, run: _Run, model: _MemoryModel, kept: _Kept, n: int, d: int, memory: int
+) -> Approximation | None:
     if name in _BLOCK_FORM:
-        block = _observe(_named("block_info_nce"), d, n).peak(n, _LEAST_BUDGET)
-        if block <= memory:
-            return Approximation("block", 256, block)
-    low, high = 1, n
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if model.peak(middle, _LEAST_BUDGET) <= memory else (low, middle - 1)
-    peak = model.peak(low, _LEAST_BUDGET)
-    return Approximation("samples", low, peak) if low > 1 and peak <= memory else None
+        block = _named("block_info_nce")
+        blocks = _observe(block, d, n)
+        peak = blocks.peak(n, _LEAST_BUDGET)
+        resident = _kept(block, blocks, n, d).resident(peak)
+        if resident <= memory:
+            return Approximation("block", 256, peak, resident)
+    size, fewer = n, n
+    for _ in range(_ATTEMPTS):
+        low, high = 1, fewer
+        while low < high:
+            middle = (low + high + 1) // 2
+            needed = kept.scaled(middle / size).resident(model.peak(middle, _LEAST_BUDGET))
+            low, high = (middle, high) if needed <= memory else (low, middle - 1)
+        if low == 1:
+            return None
+        kept, size, fewer = _kept(run, model, low, d), low, low - 1
+        peak = model.peak(low, _LEAST_BUDGET)
+        if kept.resident(peak) <= memory:
+            return Approximation("samples", low, peak, kept.resident(peak))
+    return None
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What a process holds beside the tensors at their peak: freed blocks, in bytes or as a share of the tensors."""
+
+    bytes: float = 0.0
+    share: float = 0.0
+
+    def resident(self, peak: int) -> int:
+        return int(peak * (1.0 + self.share) + self.bytes) + _LIBRARIES
+
+    def scaled(self, part: float) -> _Kept:
+        """For a part of the rows."""
+        return replace(self, bytes=self.bytes * part)
+
+
+def _kept(run: _Run, model: _MemoryModel, n: int, d: int) -> _Kept:
+    """Freed blocks under the usual budget; under smaller ones there are hardly more."""
+
+    def prepare(size: int, budget: int) -> Callable[[], None]:
+        return run(size, d, budget)
+
+    def of(events: Events) -> int:
+        return max(resident_peak(events) - live_peak(events), 0)
+
+    most = _PROBE_SIZES[-1] if model.slow else _AS_THEY_ARE
+    if n <= most:
+        return _Kept(of(recorded(prepare(n, MEMORY_BUDGET))))
+    fixed = not model.tiled or (model.columns is not None and model.columns[1] < _FIXED_SLOPE)
+    events = None if model.slow else rehearsed(prepare, n, MEMORY_BUDGET, "fixed" if fixed else "rows")
+    if events is not None and abs(live_peak(events) / model.peak(n, MEMORY_BUDGET) - 1.0) <= _TRUSTED:
+        return _Kept(of(events))
+    events = recorded(prepare(most, MEMORY_BUDGET))
+    return _Kept(share=of(events) / max(live_peak(events), 1))
 
 
 #: Evaluates an objective on n rows under a memory budget, returning what to run: forward and backward.
@@ -232,11 +295,13 @@ class _MemoryModel:
         base: the three coefficients.
         copies: bytes held for a byte of tile: 0 where the peak lies outside the sweep over pairs.
         columns: of the pair matrix, constant and for every row; None for blocks that fill the budget at any size.
+        slow: so slow that it is run on few rows only.
     """
 
     base: tuple[float, float, float] = (0.0, 0.0, 0.0)
     copies: float = 0.0
     columns: tuple[float, float] | None = None
+    slow: bool = False
 
     @property
     def tiled(self) -> bool:
@@ -279,7 +344,7 @@ def _observe(run: _Run, d: int, n: int) -> _MemoryModel:
     """Run small sizes and tell apart what grows with rows and what grows with tiles."""
 
     def measure(size: int, budget: int = MEMORY_BUDGET) -> float:
-        return traced_peak(run(size, d, budget))
+        return live_peak(recorded(run(size, d, budget)))
 
     measure(64)  # loads libraries
     first, last = _PROBE_SIZES[0], _PROBE_SIZES[-1]
@@ -289,7 +354,7 @@ def _observe(run: _Run, d: int, n: int) -> _MemoryModel:
     start = time.perf_counter()
     peaks.append(measure(last))
     slow = time.perf_counter() - start > _SLOW
-    model = _MemoryModel()
+    model = _MemoryModel(slow=slow)
     copies, width = _tiles_at(partial(measure, last), peaks[-1])
     if copies > 0 and not slow:
         first_width = _tiles_at(partial(measure, first), peaks[0])[1]
@@ -340,21 +405,6 @@ def _with_base(model: _MemoryModel, sizes: Sequence[int], peaks: Sequence[float]
         linear = (rest[2] - rest[1]) / (third - second) - bend * (third + second)
         base = (rest[2] - linear * third - bend * third * third, linear, bend)
     return replace(model, base=base)
-
-
-def traced_peak(run: Callable[[], None]) -> int:
-    """Most bytes that tensors on the CPU held at once during ``run``, beyond those held before."""
-    # The profiler's own messages: it reads the variable when it is first used.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        run()
-    results: Any = profile.profiler
-    events = [event for event in results.kineto_results.events() if event.name() == "[memory]"]
-    held = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
 
 
 def _mib(size: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 
@@ -36,65 +37,86 @@ print(status("VmHWM") - before)
 """
 
 
-def measured_peak(name: str, n: int, d: int) -> int:
-    # glibc keeps freed blocks below a threshold that it raises by itself; fixed, they go back at once.
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+def measured_peak(name: str, n: int, d: int, return_freed: bool) -> int:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("MALLOC_MMAP_THRESHOLD_", None)
+    if return_freed:
+        # glibc keeps freed blocks below a threshold that it raises by itself; fixed, they go back at once.
+        environment["MALLOC_MMAP_THRESHOLD_"] = "65536"
     command = [sys.executable, "-c", MEASURE, name, str(n), str(d)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return int(run.stdout)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a process from /proc")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a process from /proc")
+
+
+@linux
 @pytest.mark.parametrize(
     ("name", "n", "d"),
     [
         ("info_nce", 8192, 96),
-        ("dcl", 8192, 64),
         ("hard_contrastive", 8192, 64),
         ("z_loss", 65536, 64),
-        ("mlcd", 32768, 64),
+        ("mlcd", 16384, 64),
     ],
 )
-def test_prediction_is_within_a_fifth_of_the_measured_peak(name: str, n: int, d: int) -> None:
-    assert plan(n, d, name).peak == pytest.approx(measured_peak(name, n, d), rel=0.2)
+def test_tensors_are_within_a_fifth_of_the_measured_peak(name: str, n: int, d: int) -> None:
+    assert plan(n, d, name).peak == pytest.approx(measured_peak(name, n, d, return_freed=True), rel=0.2)
+
+
+@linux
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="follows the heap of glibc")
+@pytest.mark.parametrize(
+    ("name", "n", "d"),
+    [
+        ("info_nce", 8192, 96),
+        ("moco", 16384, 64),
+        ("sup_con", 4096, 128),
+    ],
+)
+def test_a_fresh_process_holds_what_was_planned(name: str, n: int, d: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    assert plan(n, d, name).resident == pytest.approx(measured_peak(name, n, d, return_freed=False), rel=0.2)
 
 
 def test_tiles_shrink_before_rows_are_dropped() -> None:
-    roomy = plan(65_536, 64, "info_nce", memory=2**30)
+    roomy = plan(16_384, 64, "info_nce", memory=2**30)
     assert roomy.fits
     assert roomy.memory_budget == 64 * 2**20
     assert roomy.approximation is None
-    tight = plan(65_536, 64, "info_nce", memory=roomy.peak - 1)
+    tight = plan(16_384, 64, "info_nce", memory=roomy.resident - 1)
     assert tight.fits
     assert tight.memory_budget < roomy.memory_budget
-    assert tight.peak < roomy.peak
+    assert tight.resident < roomy.resident
+    assert roomy.peak <= roomy.resident
     assert tight.block_size[0] < roomy.block_size[0]
     assert "exact, memory_budget=" in str(tight)
 
 
 def test_an_approximation_is_named_where_the_exact_form_does_not_fit() -> None:
-    found = plan(65_536, 64, "nt_xent", memory=2**26)
+    found = plan(16_384, 64, "moco", memory=2**24)
     assert not found.fits
     assert found.approximation is not None
     assert found.approximation.kind == "samples"
-    assert found.approximation.peak <= 2**26 < found.peak
-    assert 1000 < found.approximation.size < 65_536
+    assert found.approximation.resident <= 2**24 < found.resident
+    assert 1000 < found.approximation.size < 16_384
     assert f"{found.approximation.size} random rows a step" in str(found)
-    again = plan(found.approximation.size, 64, "nt_xent", memory=2**26)
+    again = plan(found.approximation.size, 64, "moco", memory=2**24)
     assert again.fits
 
 
 def test_nothing_fits_into_nothing() -> None:
-    found = plan(65_536, 64, "info_nce", memory=1)
+    found = plan(4096, 8, "info_nce", memory=1)
     assert not found.fits
     assert found.approximation is None
     assert str(found).endswith("no approximation fits either")
 
 
 def test_modules_and_functions_of_a_user() -> None:
-    by_name = plan(16_384, 32, "nt_xent")
-    module = plan(16_384, 32, NTXent())
-    function = plan(16_384, 32, functional.nt_xent)
+    by_name = plan(8_192, 16, "nt_xent")
+    module = plan(8_192, 16, NTXent())
+    function = plan(8_192, 16, functional.nt_xent)
     assert module.loss == "NTXent"
     assert module.peak == pytest.approx(by_name.peak, rel=0.01)
     assert function.peak == pytest.approx(by_name.peak, rel=0.01)
@@ -103,8 +125,8 @@ def test_modules_and_functions_of_a_user() -> None:
         generator = torch.Generator().manual_seed(0)
         return [torch.randn(n, d, generator=generator).requires_grad_(), torch.arange(n) % 7]
 
-    given = plan(16_384, 32, functional.sup_con, inputs=labels)
-    assert given.peak == pytest.approx(plan(16_384, 32, "sup_con").peak, rel=0.05)
+    given = plan(900, 16, functional.sup_con, inputs=labels)
+    assert given.peak == pytest.approx(plan(900, 16, "sup_con").peak, rel=0.05)
 
 
 class Dense(nn.Module):
