@@ -24,7 +24,8 @@ class MEOWConfig(MetaPathConfig):
 
     Args:
         temperature: of the contrast, and mean of the prototypes' temperatures.
-        clusters: numbers of clusters, one clustering each; a twentieth and a seventh of the nodes when None.
+        clusters: numbers of clusters, one clustering each; when None, a twentieth of the nodes, 1000 at most, and a
+            seventh, 3000 at most.
         prototype_weight: lambda.
         density: ``similarity`` as the authors' code, or ``l2`` as the usual prototype method; see
             `graphcl.functional.cluster_density`.
@@ -159,7 +160,9 @@ class MEOW(MetaPathNetwork):
         super().__init__(inputs, config, generator=generator)
         self.config = config
         nodes, width = inputs.num_nodes, self.project.out_features
-        self.clusters = config.clusters or tuple(min(nodes, max(2, nodes // part)) for part in (20, 7))
+        self.clusters = config.clusters or tuple(
+            min(nodes, most, max(2, nodes // part)) for part, most in ((20, 1000), (7, 3000))
+        )
         if max(self.clusters) > nodes:
             raise InputError(
                 f"clusters={self.clusters} asks for more clusters than the {nodes} nodes of type {self.target!r}",

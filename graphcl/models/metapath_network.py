@@ -22,6 +22,8 @@ Size = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Part = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+# Entries of a view whose bound is not given.
+_VIEW_ENTRIES = 20_000_000
 Network = TypeVar("Network", bound="MetaPathNetwork")
 
 
@@ -32,7 +34,8 @@ class MetaPathConfig(ModelConfig):
         metapaths: text such as "PAP" or chains of edge types; those that the graph names when None.
         target: node type that gets embeddings; the graph's own when None.
         k: neighbours kept a node and meta-path, by PathSim: one number, or one a meta-path. The default of 5% of the
-            target nodes, at least 20, bounds the work on meta-paths that connect nearly everybody.
+            target nodes bounds the work on meta-paths that connect nearly everybody; 20 at least, and at most so many
+            that a view holds 20 million entries.
         max_edges: bound on the entries of every coarse view.
         context_k: most nodes of a context, drawn from it; all when None.
         ties: order of equal PathSim, see `graphcl.graphs.metapath_adjacency`.
@@ -119,7 +122,8 @@ class MetaPathNetwork(nn.Module):
         target = target_type(graph, config.target)
         k = config.k
         if k is None:
-            k = max(20, num_nodes_of(graph, target) // 20)
+            nodes = max(1, num_nodes_of(graph, target))
+            k = max(20, min(nodes // 20, _VIEW_ENTRIES // nodes))
         return MetaPathInputs.prepare(
             graph,
             metapaths=config.metapaths,

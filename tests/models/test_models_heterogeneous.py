@@ -321,3 +321,13 @@ def test_both_batches_move_as_a_whole() -> None:
         assert moved.nodes.device.type == "meta"
         operators = moved.operators if kind is HeCo else [one for pair in moved.layers for one in pair]
         assert all(operator.device.type == "meta" for operator in operators)
+
+
+@pytest.mark.parametrize(("nodes", "expected"), [(100, 20), (4000, 200), (100_000, 200), (5_000_000, 20)])
+def test_the_default_bound_of_a_view_follows_the_number_of_nodes(
+    nodes: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = {}
+    monkeypatch.setattr(MetaPathInputs, "prepare", lambda graph, **given: seen.update(given))
+    MEOW.prepare(HeteroData({"paper": {"num_nodes": nodes}}, target="paper"), MEOW.config_class())  # type: ignore[arg-type]
+    assert seen["k"] == expected
