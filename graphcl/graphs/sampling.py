@@ -7,7 +7,10 @@ from torch import Tensor
 
 from graphcl.kernels import SparseMatrix
 
-__all__ = ["draw_neighbours", "sampled_rows", "scaled_rows", "take_rows"]
+__all__ = ["draw_neighbours", "draw_places", "sampled_rows", "scaled_rows", "take_rows"]
+
+# Up to so many entries a row they are drawn one after the other, beyond by ordering the whole rows.
+_DRAWN_SINGLY = 16
 
 
 def draw_neighbours(
@@ -52,6 +55,48 @@ def draw_neighbours(
     return drawn.masked_fill(degree[:, None] == 0, -1)
 
 
+def draw_places(sizes: Tensor, k: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """k distinct positions below every size, uniformly; all of them where there are no more than k.
+
+    Floyd's draw for all rows at once (J. Bentley, R. Floyd, "A sample of brilliance", 1987,
+    https://doi.org/10.1145/30401.315746): it looks at no position that is not drawn.
+
+    Args:
+        sizes: (R,) integers.
+        k: at least 1.
+        generator: draws.
+
+    Returns:
+        (R, k) positions and (R, k) whether a position is one: sizes below k leave some out.
+
+    Raises:
+        ValueError: k below 1.
+
+    Complexity: O(R k^2).
+
+    >>> places, drawn = draw_places(torch.tensor([2, 9]), 3, generator=torch.Generator().manual_seed(0))
+    >>> places[0, :2], drawn.sum(dim=1), bool((places[1] < 9).all())
+    (tensor([0, 1]), tensor([2, 3]), True)
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    places = torch.arange(k, device=sizes.device).repeat(sizes.shape[0], 1)
+    drawn = places < sizes[:, None]
+    large = (sizes > k).nonzero()[:, 0]
+    if large.shape[0] == 0:
+        return places, drawn
+    chosen = places[large]
+    limits = sizes[large, None] - k + torch.arange(k, device=sizes.device)
+    draws = torch.rand(limits.shape, generator=generator, dtype=torch.float64, device=sizes.device)
+    # The largest random number times the size may round up to the size.
+    draws = torch.minimum((draws * (limits + 1)).long(), limits)
+    for step in range(k):
+        taken = (chosen[:, :step] == draws[:, step, None]).any(dim=1)
+        chosen[:, step] = torch.where(taken, limits[:, step], draws[:, step])
+    places[large] = chosen.sort(dim=1).values
+    return places, drawn
+
+
 def sampled_rows(matrix: SparseMatrix, k: int | None, *, generator: torch.Generator | None = None) -> SparseMatrix:
     """At most k entries of every row, drawn without repetition; their values are kept.
 
@@ -66,7 +111,7 @@ def sampled_rows(matrix: SparseMatrix, k: int | None, *, generator: torch.Genera
     Raises:
         ValueError: k below 1.
 
-    Complexity: O(E log E), O(1) where no row has more than k entries.
+    Complexity: O(R k^2) for small k, else O(E log E); O(1) where no row has more than k entries.
 
     >>> full = SparseMatrix(torch.tensor([0, 3]), torch.tensor([0, 1, 2]), None, (1, 3))
     >>> sampled_rows(full, 2).num_entries
@@ -76,9 +121,13 @@ def sampled_rows(matrix: SparseMatrix, k: int | None, *, generator: torch.Genera
         raise ValueError(f"k must be at least 1, got {k}")
     if k is None or _longest(matrix) <= k:
         return matrix
-    order = _shuffled(matrix, generator)
-    place = torch.arange(matrix.num_entries, device=matrix.device) - matrix.row_offsets[matrix.pattern.rows]
-    kept = order[place < k].sort().values
+    if k <= _DRAWN_SINGLY:
+        places, drawn = draw_places(matrix.row_offsets.diff(), k, generator=generator)
+        kept = (matrix.row_offsets[:-1, None] + places)[drawn]
+    else:
+        order = _shuffled(matrix, generator)
+        place = torch.arange(matrix.num_entries, device=matrix.device) - matrix.row_offsets[matrix.pattern.rows]
+        kept = order[place < k].sort().values
     offsets = matrix.row_offsets.diff().clamp(max=k).cumsum(0)
     values = None if matrix.values is None else matrix.values[kept]
     return SparseMatrix(

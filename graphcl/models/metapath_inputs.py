@@ -20,7 +20,7 @@ from graphcl.graphs.metapath_construction import (
     normalize_transposed,
 )
 from graphcl.graphs.operators import PropagationOperator
-from graphcl.graphs.sampling import sampled_rows, take_rows
+from graphcl.graphs.sampling import draw_places, take_rows
 from graphcl.kernels import FactoredMatrix, SparseMatrix
 from graphcl.nn.heterogeneous import TypeFeatures
 
@@ -229,6 +229,10 @@ class MetaPathInputs:
             (None,) * len(self.views),
         )
 
+    @cached_property
+    def _pairs(self) -> tuple[_Pair, ...]:
+        return tuple(_Pair(*both) for both in zip(self.operators, self.masked_operators, strict=True))
+
     def batch(
         self, nodes: Tensor, *, fanout: Sequence[int | None] = (None, None), generator: torch.Generator | None = None
     ) -> MetaPathBatch:
@@ -249,15 +253,15 @@ class MetaPathInputs:
         if len(fanout) != 2:
             raise ValueError(f"fanout must hold two numbers, for the two convolutions, got {tuple(fanout)}")
         own: list[_Neighbourhood] = []
-        for plain, masked in zip(self.operators, self.masked_operators, strict=True):
-            second = _sampled((plain, masked), nodes, fanout[0], generator)
+        for pair in self._pairs:
+            second = pair.sampled(nodes, fanout[0], generator)
             middle = torch.unique(torch.cat([nodes, second[0].columns]))
-            first = _sampled((plain, masked), middle, fanout[1], generator)
+            first = pair.sampled(middle, fanout[1], generator)
             reached = torch.unique(torch.cat([middle, first[0].columns]))
             own.append(_Neighbourhood(first, second, middle, reached))
         # The coarse view goes along all meta-paths in both steps: it sees more nodes, but of them the features alone.
         middle = torch.unique(torch.cat([one.middle for one in own]))
-        coarse = [_sampled((plain,), middle, fanout[1], generator)[0] for plain in self.operators]
+        coarse = [pair.sampled(middle, fanout[1], generator, masked=False)[0] for pair in self._pairs]
         inputs = torch.unique(torch.cat([middle, *(one.reached for one in own), *(block.columns for block in coarse)]))
         contexts, used = _contexts_of(self.views, [one.reached for one in own])
         return MetaPathBatch(
@@ -373,39 +377,59 @@ class _Neighbourhood:
         return _relabelled(self.first[form], self.reached), _relabelled(self.second[form], self.middle)
 
 
-def _sampled(
-    operators: Sequence[SparseMatrix], nodes: Tensor, k: int | None, generator: torch.Generator | None
-) -> list[SparseMatrix]:
-    """Rows of some nodes of an operator, and of others within it, on the same k sampled neighbours and the node."""
-    blocks = [take_rows(operator, nodes) for operator in operators]
-    if k is None:
-        return blocks
-    rows = blocks[0]
-    own = rows.columns == nodes[rows.pattern.rows]
-    others = _entries_where(rows, ~own)
-    kept = sampled_rows(others, k, generator=generator)
-    if kept is others:
-        return blocks
-    factor = others.row_offsets.diff() / kept.row_offsets.diff().clamp(min=1)
-    drawn = (kept.pattern.rows * rows.shape[1] + kept.columns).sort().values
+class _Pair:
+    """An operator and the same with edges masked, from which rows are drawn together: the node itself and k others.
 
-    def on_the_draw(block: SparseMatrix) -> SparseMatrix:
-        row = block.pattern.rows
-        itself = block.columns == nodes[row]
-        key = row * rows.shape[1] + block.columns
-        place = torch.searchsorted(drawn, key).clamp_(max=drawn.shape[0] - 1)
-        stays = itself | (drawn[place] == key)
-        scale = torch.where(itself, torch.ones_like(factor[row]), factor[row])
-        return _entries_where(block.with_values(block.entry_values() * scale), stays)
+    Where the entries of one lie in the other is found once, so that a draw looks at the drawn entries alone.
+    """
 
-    return [on_the_draw(block) for block in blocks]
+    def __init__(self, plain: SparseMatrix, masked: SparseMatrix) -> None:
+        self.plain, self.masked = plain, masked
+        size, device = plain.shape[0], plain.device
+        rows, hidden_rows = plain.pattern.rows, masked.pattern.rows
+        # Places of the diagonal, -1 where a row has none.
+        self.own, self.hidden_own = (torch.full((size,), -1, dtype=torch.int64, device=device) for _ in range(2))
+        for own, matrix, row in ((self.own, plain, rows), (self.hidden_own, masked, hidden_rows)):
+            diagonal = (matrix.columns == row).nonzero()[:, 0]
+            own[row[diagonal]] = diagonal
+        keys, order = (hidden_rows * plain.shape[1] + masked.columns).sort()
+        if keys.shape[0] == 0:
+            self.hidden = torch.full((plain.num_entries,), -1, dtype=torch.int64, device=device)
+            return
+        wanted = rows * plain.shape[1] + plain.columns
+        place = torch.searchsorted(keys, wanted).clamp_(max=keys.shape[0] - 1)
+        self.hidden = torch.where(keys[place] == wanted, order[place], -1)
+
+    def sampled(
+        self, nodes: Tensor, k: int | None, generator: torch.Generator | None, *, masked: bool = True
+    ) -> list[SparseMatrix]:
+        """Rows of some nodes: the node itself and at most k others, scaled so that their sum keeps its mean."""
+        if k is None:
+            return [take_rows(matrix, nodes) for matrix in (self.plain, self.masked)[: 1 + masked]]
+        start, own, hidden_own = self.plain.row_offsets[nodes], self.own[nodes], self.hidden_own[nodes]
+        present = own >= 0
+        others = self.plain.row_offsets[nodes + 1] - start - present.long()
+        places, drawn = draw_places(others, k, generator=generator)
+        places += start[:, None]
+        # The diagonal is no other: what lies behind it moves on by one.
+        places += (present[:, None] & (places >= own[:, None])).long()
+        scale = (others / others.clamp(min=1, max=k)).to(self.plain.entry_values().dtype)[:, None].expand(-1, k)
+        found = [_block(self.plain, places, drawn, own, scale)]
+        if masked:
+            hidden = self.hidden[torch.where(drawn, places, 0)] if self.hidden.shape[0] else places
+            found.append(_block(self.masked, hidden, drawn & (hidden >= 0), hidden_own, scale))
+        return found
 
 
-def _entries_where(block: SparseMatrix, stays: Tensor) -> SparseMatrix:
-    kept = torch.zeros(block.num_entries + 1, dtype=torch.int64, device=block.device)
-    torch.cumsum(stays, 0, out=kept[1:])
-    values = None if block.values is None else block.values[stays]
-    return SparseMatrix(kept[block.row_offsets], block.columns[stays], values, block.shape, check=False)
+def _block(matrix: SparseMatrix, places: Tensor, drawn: Tensor, own: Tensor, scale: Tensor) -> SparseMatrix:
+    """Rows of scaled entries at some places, and behind them an entry as it is, where there is one."""
+    places = torch.cat([places, own[:, None]], dim=1)
+    drawn = torch.cat([drawn, own[:, None] >= 0], dim=1)
+    scale = torch.cat([scale, scale.new_ones(scale.shape[0], 1)], dim=1)
+    entries, sizes = places[drawn], drawn.sum(dim=1)
+    offsets = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+    values = matrix.entry_values()[entries] * scale[drawn]
+    return SparseMatrix(offsets, matrix.columns[entries], values, (places.shape[0], matrix.shape[1]), check=False)
 
 
 def _relabelled(block: SparseMatrix, nodes: Tensor) -> SparseMatrix:

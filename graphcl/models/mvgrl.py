@@ -78,7 +78,11 @@ class MVGRL(HomogeneousModel):
     """
 
     config_class: ClassVar[type[ModelConfig]] = MVGRLConfig
-    presets: ClassVar[Mapping[str, Preset]] = {"default": Preset(1e-3, 3000, patience=20, keep="best")}
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "default": Preset(1e-3, 3000, patience=20, keep="best"),
+        # The authors leave Cora's features as they are, 0 and 1.
+        "cora": Preset(1e-3, 3000, {"normalize_features": "none"}, patience=20, keep="best"),
+    }
 
     def __init__(
         self, inputs: GraphInputs, config: MVGRLConfig | None = None, *, generator: torch.Generator | None = None

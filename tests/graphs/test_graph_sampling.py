@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from graphcl.graphs import draw_neighbours, sampled_rows, take_rows
+from graphcl.graphs.sampling import draw_places
 from graphcl.kernels import SparseMatrix
 
 
@@ -62,3 +63,20 @@ def test_taken_rows_come_in_the_order_asked_for() -> None:
     assert taken.columns.tolist() == [20, 21, 22, 0, 1, 20, 21, 22]
     assert torch.equal(taken.to_dense(), matrix.to_dense()[[2, 0, 2, 1]])
     assert take_rows(matrix, torch.tensor([], dtype=torch.int64)).shape == (0, 30)
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_places_are_distinct_in_range_and_uniform(k: int) -> None:
+    sizes = torch.tensor([0, 1, k, k + 1, 9]).repeat(3000)
+    places, drawn = draw_places(sizes, k, generator=torch.Generator().manual_seed(0))
+    assert drawn.sum(dim=1).equal(sizes.clamp(max=k))
+    for row in range(15):
+        kept = places[row][drawn[row]].tolist()
+        assert len(set(kept)) == len(kept)
+        assert all(0 <= place < int(sizes[row]) for place in kept)
+    for size in (k + 1, 9):
+        of_size = places[sizes == size]
+        share = torch.bincount(of_size.flatten(), minlength=size) / of_size.shape[0]
+        torch.testing.assert_close(share, torch.full((size,), k / size), atol=0.03, rtol=0)
+    with pytest.raises(ValueError, match="k must be at least 1"):
+        draw_places(sizes, 0)
