@@ -29,6 +29,7 @@ app.command("train")(train.train)
 app.command("evaluate")(runs.evaluate)
 app.command("recommend")(runs.recommend)
 app.command("embed")(runs.embed)
+app.command("score")(runs.score)
 app.command("report")(runs.report)
 
 

@@ -1,4 +1,4 @@
-"""Commands on a finished run: evaluate, recommend, embed, report."""
+"""Commands on a finished run: evaluate, recommend, embed, score, report."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def embed(
         Path, typer.Option(help="File to write: .parquet or .npz for vectors; .parquet, .csv or .jsonl for clusters.")
     ],
     what: Annotated[
-        Literal["items", "users", "bundles", "nodes", "clusters"] | None,
+        Literal["items", "users", "bundles", "nodes", "entities", "clusters"] | None,
         typer.Option(help="Whose embeddings to write; by default items, or nodes. Or the clusters of the nodes."),
     ] = None,
     as_json: Json = False,
@@ -142,6 +142,30 @@ def embed(
         print_json({**written, "what": chosen, "out": str(out)})
         return
     typer.echo(line)
+
+
+def score(
+    run: RunFolder,
+    data: Annotated[Path, typer.Option(help="CSV or TSV of events, of any size, with the entity columns of the run.")],
+    out: Annotated[Path, typer.Option(help="CSV to write: the entities, score (high is unusual) and unseen entities.")],
+    chunk: Annotated[int, typer.Option(min=1, help="Rows at a time.")] = 100_000,
+    as_json: Json = False,
+) -> None:
+    """Score events by a run of a model of events; rows go through in chunks."""
+    from graphcl.pipelines import load_pipeline
+    from graphcl.pipelines.events import EventScorer
+    from graphcl.pipelines.runs import make_folder
+
+    _check_suffix(out, (".csv",))
+    pipeline = load_pipeline(run)
+    if not isinstance(pipeline, EventScorer):
+        raise InputError(f"a {pipeline.task} run scores no events", "give a run of ape", path=run)
+    make_folder(out.parent)
+    rows = pipeline.score_file(data, out, chunk=chunk)
+    if as_json:
+        print_json({"rows": rows, "out": str(out)})
+        return
+    typer.echo(f"wrote {rows:,} scored events to {out}")
 
 
 def report(

@@ -94,6 +94,11 @@ def train(
 
         refuse_options({**of_interactions, **of_graphs}, f"{model} trains on bundles; their reader has --load")
         arguments = {"data": load_bundles(data, **reading)}
+    elif pipeline.data_kind == "events":
+        from graphcl.data import load_events
+
+        refuse_options({**of_interactions, **of_graphs}, f"{model} trains on events; their reader has --load")
+        arguments = {"data": load_events(data, **reading)}
     else:
         refuse_options(of_interactions, f"{model} trains on a graph, not on interactions")
         arguments = {"data": load_graph(data, reading, of_graphs)}

@@ -15,6 +15,8 @@ from graphcl.data.bundle_sources import (
 )
 from graphcl.data.bundles import Bundles, PartialBundles, sorted_bundles, split_bundles
 from graphcl.data.doctor import DataWarning, DoctorReport, diagnose
+from graphcl.data.event_generator import EnterpriseLog, enterprise_log
+from graphcl.data.events import Events, load_events, read_events, stream_events
 from graphcl.data.features import (
     Incidence,
     ItemFeatures,
@@ -80,7 +82,9 @@ __all__ = [
     "Dataset",
     "DoctorReport",
     "DroppedRows",
+    "EnterpriseLog",
     "EvaluationSet",
+    "Events",
     "GraphDataset",
     "GraphRecipe",
     "GraphReport",
@@ -101,6 +105,7 @@ __all__ = [
     "diagnose",
     "diagnose_graph",
     "digits_graph",
+    "enterprise_log",
     "find_dataset_file",
     "find_published_split",
     "graph_counts",
@@ -111,12 +116,14 @@ __all__ = [
     "list_datasets",
     "load_bundles",
     "load_dataset",
+    "load_events",
     "load_graph",
     "prefix_rows",
     "read_bundle_folder",
     "read_bundle_table",
     "read_bundles",
     "read_edge_list",
+    "read_events",
     "read_features",
     "read_interactions",
     "read_item_features",
@@ -134,6 +141,7 @@ __all__ = [
     "split_by_ratio",
     "split_by_time",
     "stochastic_block_model",
+    "stream_events",
     "synthetic_bundles",
     "synthetic_shop",
     "table_features",

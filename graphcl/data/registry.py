@@ -222,6 +222,23 @@ class BundleRecipe(Recipe):
         return dict(self.expected)
 
 
+class EventRecipe(Recipe):
+    """The recipe of a generated log of events; see `load_events`.
+
+    Attributes:
+        generator: arguments of `enterprise_log`.
+        expected: counts of events and of entity types.
+    """
+
+    kind: Literal["events"]
+    generator: dict[str, Any]
+    expected: dict[str, int] = Field(default_factory=dict)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return dict(self.expected)
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A loaded data set.
@@ -259,7 +276,7 @@ class Dataset:
         return _SPLITS[self.protocol](self.interactions)
 
 
-_RECIPES: dict[str, type[Recipe]] = {"interactions": InteractionRecipe, "bundles": BundleRecipe}
+_RECIPES: dict[str, type[Recipe]] = {"interactions": InteractionRecipe, "bundles": BundleRecipe, "events": EventRecipe}
 
 
 def list_datasets() -> tuple[Recipe, ...]:
@@ -339,8 +356,10 @@ def load_dataset(name_or_path: str | Path, *, features: bool = False, **options:
         return Dataset(str(name_or_path), read_interactions(name_or_path, **options))
     recipe = dataset_info(str(name_or_path))
     if not isinstance(recipe, InteractionRecipe):
-        if isinstance(recipe, BundleRecipe):
-            raise InputError(f"{recipe.name} holds bundles, not a log of interactions", "load it with load_bundles")
+        if isinstance(recipe, BundleRecipe | EventRecipe):
+            raise InputError(
+                f"{recipe.name} holds {recipe.kind}, not a log of interactions", f"load it with load_{recipe.kind}"
+            )
         raise InputError(f"{recipe.name} is a graph, not a log of interactions", "load it with load_graph")
     if options:
         raise InputError(
@@ -377,8 +396,8 @@ def graph_recipe(name: str) -> GraphRecipe:
         graphcl.errors.InputError: yelp is a log of interactions, not a graph; load it with load_dataset
     """
     recipe = dataset_info(name)
-    if isinstance(recipe, BundleRecipe):
-        raise InputError(f"{recipe.name} holds bundles, not a graph", "load it with load_bundles")
+    if isinstance(recipe, BundleRecipe | EventRecipe):
+        raise InputError(f"{recipe.name} holds {recipe.kind}, not a graph", f"load it with load_{recipe.kind}")
     if not isinstance(recipe, GraphRecipe):
         raise InputError(f"{recipe.name} is a log of interactions, not a graph", "load it with load_dataset")
     return recipe

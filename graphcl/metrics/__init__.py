@@ -14,6 +14,7 @@ from graphcl.metrics.clustering import (
     nmi,
     silhouette,
 )
+from graphcl.metrics.detection import detection_metrics
 from graphcl.metrics.exposure import ExposureMetrics, exposure_metrics
 from graphcl.metrics.geometry import (
     ContrastiveGap,
@@ -102,6 +103,7 @@ __all__ = [
     "conductance",
     "confusion_after_matching",
     "contrastive_gap",
+    "detection_metrics",
     "effective_rank",
     "embedding_geometry",
     "evaluate_ranking",

@@ -13,6 +13,7 @@ from graphcl.models.settings import ModelConfig, build_config, nearest_names
 
 if TYPE_CHECKING:
     from graphcl.models.adameow import AdaMEOW, AdaMEOWConfig
+    from graphcl.models.ape import APE, APEConfig, EventBatch
     from graphcl.models.base import SequenceBatch, SequentialModel
     from graphcl.models.base_clustering import ClusteringBatch, ClusteringConfig, ClusteringModel
     from graphcl.models.base_collaborative import CollaborativeConfig, CollaborativeModel, PairBatch
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 _LAZY = {
     "AdaMEOW": "graphcl.models.adameow",
     "AdaMEOWConfig": "graphcl.models.adameow",
+    "APE": "graphcl.models.ape",
+    "APEConfig": "graphcl.models.ape",
+    "EventBatch": "graphcl.models.ape",
     "BundleBatch": "graphcl.models.clhe",
     "BundleInputs": "graphcl.models.clhe",
     "CLHE": "graphcl.models.clhe",
@@ -88,6 +92,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "APE",
     "BGRL",
     "CLHE",
     "DGI",
@@ -97,6 +102,7 @@ __all__ = [
     "MVGRL",
     "SCGC",
     "SGL",
+    "APEConfig",
     "AdaMEOW",
     "AdaMEOWConfig",
     "BGRLConfig",
@@ -111,6 +117,7 @@ __all__ = [
     "DGIConfig",
     "EmbeddingInputs",
     "EmbeddingModel",
+    "EventBatch",
     "GRACEConfig",
     "HeCo",
     "HeCoConfig",

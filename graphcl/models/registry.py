@@ -14,6 +14,7 @@ ModelClass = TypeVar("ModelClass", bound=type)
 # name -> (task, "module:class" or the class itself)
 _MODELS: dict[str, tuple[str, str | type]] = {
     "adameow": ("embedding", "graphcl.models.adameow:AdaMEOW"),
+    "ape": ("events", "graphcl.models.ape:APE"),
     "bgrl": ("embedding", "graphcl.models.bgrl:BGRL"),
     "clhe": ("bundle", "graphcl.models.clhe:CLHE"),
     "dgi": ("embedding", "graphcl.models.dgi:DGI"),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from graphcl.pipelines.clustering import NodeClusterer
     from graphcl.pipelines.collaborative import CollaborativeRecommender
     from graphcl.pipelines.embedding import NodeEmbedder
+    from graphcl.pipelines.events import EventScorer
     from graphcl.pipelines.runs import RunFolder
     from graphcl.pipelines.sequential import SequentialRecommender
 
@@ -25,6 +26,7 @@ _PIPELINES = {
     "clustering": ("graphcl.pipelines.clustering", "NodeClusterer"),
     "embedding": ("graphcl.pipelines.embedding", "NodeEmbedder"),
     "bundle": ("graphcl.pipelines.bundle", "BundleConstructor"),
+    "events": ("graphcl.pipelines.events", "EventScorer"),
 }
 _LAZY = {
     "Embeddings": "graphcl.pipelines.base",
@@ -38,6 +40,7 @@ __all__ = [
     "BundleConstructor",
     "CollaborativeRecommender",
     "Embeddings",
+    "EventScorer",
     "NodeClusterer",
     "NodeEmbedder",
     "Pipeline",

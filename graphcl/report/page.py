@@ -19,6 +19,7 @@ _SECTIONS = {
     "clustering": "graphcl.report.sections_clustering",
     "embedding": "graphcl.report.sections_embedding",
     "bundle": "graphcl.report.sections_bundle",
+    "events": "graphcl.report.sections_events",
 }
 
 # No request can leave the page: everything it needs is in it.
