@@ -55,6 +55,9 @@ PLAN_SIZES = (4_096, 16_384, 65_536)
 PLANNED = (
     *("cacr_rbf", "claps", "cmim", "cwcl", "feature_transform", "genview", "hiclr", "info_nce", "moco"),
     *("multi_positive_info_nce", "pmrl", "proto_triplet", "sup_con", "swav", "uniformity"),
+    # A sample of the others.
+    *("alignment", "bacon_soft", "dcl", "heco", "icnn", "m3col_mix", "meow_info_nce", "multi_label_softmax"),
+    *("mv_dhel", "nt_xent", "palm", "sbcl", "scgc", "soft_clip", "z_loss"),
 )
 MEMORY_CHECK = {"size": 65_536, "dim": 64, "limit_mib": 1024}
 
@@ -337,14 +340,15 @@ def check_plan(objectives: Iterable[str], sizes: Sequence[int], dim: int, timeou
                 measure("graphcl", name, size, dim, timeout, once=True, return_freed=returned)
                 for returned in (True, False)
             )
-            row: Row = {"objective": name, "form": "graphcl", "size": size, "dim": dim, "planned_mib": planned["mib"]}
+            row: Row = {"objective": name, "form": "graphcl", "size": size, "dim": dim, **planned}
             row |= {"measured_mib": exact.get("extra_mib"), "usual_mib": usual.get("extra_mib")}
-            print(f"{name:32s} N {size:>6,} {planned['mib']:8.1f} {row['measured_mib']} {row['usual_mib']}", flush=True)
+            print(" ".join(str(value) for value in row.values()), flush=True)
             yield row
 
 
 def _planned(name: str, size: int, dim: int) -> Row:
-    return {"mib": plan(size, dim, name).peak / 2**20}
+    found = plan(size, dim, name)
+    return {"planned_mib": found.peak / 2**20, "resident_mib": found.resident / 2**20}
 
 
 def plan_report_of(rows: list[Row]) -> str:
@@ -353,26 +357,32 @@ def plan_report_of(rows: list[Row]) -> str:
         "# Planned and measured peak memory",
         "",
         f"{describe_machine()}. `graphcl.losses.plan` beside the peak resident memory of one step, forward and",
-        "backward, beyond the inputs, MiB. Measured: with `MALLOC_MMAP_THRESHOLD_=65536`, so that the C library",
-        "returns freed blocks. Usual: without; glibc then keeps blocks of up to 32 MiB for later.",
+        "backward, beyond the inputs, MiB, in a fresh process. Resident: what the plan says the process holds, beside",
+        "what it held under glibc's usual allocator, which keeps freed blocks of up to 32 MiB. Tensors: what the plan",
+        "says tensors take, beside what the process held with `MALLOC_MMAP_THRESHOLD_=65536`, so that the C library",
+        "returns every freed block. The usual peak of one objective differs by some MiB from process to process.",
         "",
-        "| objective | N | planned | measured | planned / measured | usual | planned / usual |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        "| objective | N | resident, planned | measured | ratio | tensors, planned | measured | ratio |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    found: dict[str, list[float]] = {"measured_mib": [], "usual_mib": []}
+    found: dict[str, list[float]] = {"resident": [], "tensors": []}
     for row in rows:
-        cells = [row["objective"], f"{row['size']:,}", f"{row['planned_mib']:,.0f}"]
-        for field, ratios in found.items():
-            if row[field] is None:
-                cells += ["not measured", ""]
+        cells = [row["objective"], f"{row['size']:,}"]
+        for kind, planned, measured in (
+            ("resident", "resident_mib", "usual_mib"),
+            ("tensors", "planned_mib", "measured_mib"),
+        ):
+            if row.get(planned) is None or row[measured] is None:
+                cells += ["not measured", "", ""]
                 continue
-            ratios.append(row["planned_mib"] / row[field])
-            cells += [f"{row[field]:,.0f}", f"{ratios[-1]:.2f}"]
+            found[kind].append(row[planned] / row[measured])
+            cells += [f"{row[planned]:,.0f}", f"{row[measured]:,.0f}", f"{found[kind][-1]:.2f}"]
         lines.append(f"| {' | '.join(cells)} |")
-    for field, ratios in found.items():
-        near = sum(abs(ratio - 1) <= 0.2 for ratio in ratios)
-        spread = f"{min(ratios):.2f} to {max(ratios):.2f}, median {statistics.median(ratios):.2f}"
-        lines += ["", f"Planned over {field.removesuffix('_mib')}: {spread}; within 20 % in {near} of {len(ratios)}."]
+    for kind, ratios in found.items():
+        if ratios:
+            near = sum(abs(ratio - 1) <= 0.2 for ratio in ratios)
+            spread = f"{min(ratios):.2f} to {max(ratios):.2f}, median {statistics.median(ratios):.2f}"
+            lines += ["", f"Planned over measured, {kind}: {spread}; within 20 % in {near} of {len(ratios)}."]
     return "\n".join([*lines, ""])
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from graphcl.functional._embeddings import check_temperature, logits_of, unit_rows
 from graphcl.functional.reduction import Reduction, reduce_anchors
@@ -177,7 +179,8 @@ def tree_soft_contrast(
     Raises:
         ValueError, TypeError: shapes, dtypes, paths or temperature that do not fit.
 
-    Complexity: O(N K (d + H)) time, O((N + K) (d + H)) memory.
+    Complexity: O(N K d) time for the sum over all candidates and O((N + K) H d) for the positives, through the sums of
+    the rows below every node (O(N K (d + H)) where ``paths`` are not those of a tree); O((N + K) (d + H)) memory.
 
     Confidence: C for the soft-mask form (public code read); paths of a taxonomy in place of label trees are a
     convention of this package.
@@ -200,17 +203,23 @@ def tree_soft_contrast(
     total = pair_logsumexp(
         x, y, temperature=temperature, rules=itself, memory_budget=memory_budget, backend=backend
     ).logsumexp
-    positives = pair_logsumexp(
-        x,
-        y,
-        temperature=_FLAT_TEMPERATURE,
-        rules=[PathJaccard(paths, key_paths, order), *itself],
-        moments=1,
-        memory_budget=memory_budget,
-        backend=backend,
-    )
-    mean = torch.zeros_like(total) if positives.mean is None else positives.mean
-    valid = positives.logsumexp.detach() > -torch.inf
+    likeness = PathJaccard(paths, key_paths, order)
+    likeness.check(x.shape[0], y.shape[0], x.device, check=True)
+    sums = _tree_levels(paths, key_paths, order)
+    if sums is None:
+        positives = pair_logsumexp(
+            x,
+            y,
+            temperature=_FLAT_TEMPERATURE,
+            rules=[likeness, *itself],
+            moments=1,
+            memory_budget=memory_budget,
+            backend=backend,
+        )
+        mean = torch.zeros_like(total) if positives.mean is None else positives.mean
+        valid = positives.logsumexp.detach() > -torch.inf
+    else:
+        mean, valid = _mean_similarity(x, y, sums, leave_out_itself=len(itself) > 0)
     return reduce_anchors(total.masked_fill(~valid, 0.0) - logits_of(mean, temperature), reduction, valid=valid)
 
 
@@ -247,7 +256,7 @@ def space2(
     Raises:
         ValueError, TypeError: shapes, dtypes, paths or temperature that do not fit.
 
-    Complexity: O(|orders| N^2 (d' + H)) time, O(|orders| N d' + N H) memory.
+    Complexity: O(|orders| N^2 d') time, O(|orders| N d' + N H) memory.
 
     Confidence: C for the form; the released code compares ten n-gram sets of dialog label trees, this package the runs
     of taxonomy paths.
@@ -272,6 +281,110 @@ def space2(
         for subspace, order in zip(subspaces, orders, strict=True)
     ]
     return torch.stack(losses).mean(dim=0)
+
+
+class _Level(NamedTuple):
+    """One depth of the tree and the candidates with one number of runs: they share a node there or they do not.
+
+    Attributes:
+        anchor_node: ``(A,)`` node of the anchors.
+        keys: ``(k,)`` positions of the candidates.
+        key_node: ``(k,)`` their node.
+        num_nodes: how many there are.
+        share: ``(A,)`` float64, what this depth adds to the Jaccard index; 0 for anchors that do not reach it.
+    """
+
+    anchor_node: Tensor
+    keys: Tensor
+    key_node: Tensor
+    num_nodes: int
+    share: Tensor
+
+
+class _TreeLevels(NamedTuple):
+    levels: list[_Level]
+    itself: Tensor  # (A,) bool: the anchor has runs, so that its index with itself is 1
+    sharing: Tensor  # (A,) number of candidates that share a run
+
+
+def _tree_levels(paths: Tensor, key_paths: Tensor, order: int) -> _TreeLevels | None:
+    r"""The Jaccard index of all pairs as a sum over depths; None where a node has two parents.
+
+    Pairs that meet in a node at depth h share the h nodes down to it. So
+    :math:`w_{ij} = \sum_{h \le c_{ij}} (f_h - f_{h - 1})` with the depth c of the last node in common and f_h the index
+    of two paths with h nodes in common, and sums over j need only sums over the rows below every node.
+    """
+    num = paths.shape[0]
+    both = torch.cat([paths, key_paths]).long()
+    runs = ((both >= 0).sum(dim=1) - (order - 1)).clamp_min(0)
+    own, others = runs[:num], runs[num:]
+    prefix = torch.zeros_like(runs)
+    levels: list[_Level] = []
+    sharing = torch.zeros_like(own)
+    for depth in range(1, both.shape[1] + 1):
+        node = both[:, depth - 1]
+        reached = node >= 0
+        last = prefix
+        _, prefix = torch.unique(torch.stack([torch.where(reached, last, -1), node], dim=1), dim=0, return_inverse=True)
+        inside = prefix[reached]
+        if torch.unique(inside).numel() != torch.unique(node[reached]).numel():
+            return None
+        if depth < order:
+            continue
+        num_nodes = int(prefix.max()) + 1 if prefix.numel() > 0 else 0
+        here = reached[num:]
+        if depth == order:
+            count = torch.bincount(prefix[num:][here], minlength=num_nodes)
+            sharing = torch.where(reached[:num], count[prefix[:num]], 0)
+        for number in torch.unique(others[here]).tolist():
+            keys = torch.nonzero(here & (others == number)).squeeze(1)
+            shared = depth - order + 1
+            most = (own + number).double()
+            share = shared / (most - shared) - (shared - 1) / (most - (shared - 1))
+            share = torch.where(reached[:num], share, 0.0)
+            levels.append(_Level(prefix[:num], keys, prefix[num:][keys], num_nodes, share))
+    return _TreeLevels(levels, own > 0, sharing)
+
+
+def _mean_similarity(x: Tensor, y: Tensor, tree: _TreeLevels, *, leave_out_itself: bool) -> tuple[Tensor, Tensor]:
+    """Mean similarity of every anchor with the candidates under the weights of the tree, and which have a positive."""
+    weight = torch.zeros(x.shape[0], dtype=torch.float64, device=x.device)
+    for level in tree.levels:
+        count = torch.bincount(level.key_node, minlength=level.num_nodes)
+        weight += level.share * count[level.anchor_node]
+    rows: Tensor = _TreeSums.apply(y, tree.levels, x.shape[0])  # type: ignore[no-untyped-call]
+    similarity = (x * rows).sum(dim=1)
+    sharing = tree.sharing
+    if leave_out_itself:
+        own = tree.itself.to(x.dtype)
+        similarity = similarity - own * (x * x).sum(dim=1)
+        weight = weight - tree.itself.double()
+        sharing = sharing - tree.itself.long()
+    valid = sharing > 0
+    return similarity.masked_fill(~valid, 0.0) / weight.masked_fill(~valid, 1.0).to(x.dtype), valid
+
+
+class _TreeSums(torch.autograd.Function):
+    """``sum_j w_ij y_j`` for every anchor, one depth at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, levels: list[_Level], num_anchors: int) -> Tensor:
+        ctx.levels, ctx.shape = levels, y.shape
+        total = y.new_zeros(num_anchors, y.shape[1])
+        for level in levels:
+            below = y.new_zeros(level.num_nodes, y.shape[1]).index_add_(0, level.key_node, y[level.keys])
+            total.addcmul_(below[level.anchor_node], level.share.to(y.dtype)[:, None])
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        total = upstream.new_zeros(ctx.shape)
+        for level in ctx.levels:
+            weighted = upstream * level.share.to(upstream.dtype)[:, None]
+            below = upstream.new_zeros(level.num_nodes, ctx.shape[1]).index_add_(0, level.anchor_node, weighted)
+            total.index_add_(0, level.keys, below[level.key_node])
+        return total, None, None
 
 
 def _shared_runs(left: Tensor, right: Tensor, order: int) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,6 +20,9 @@ from graphcl.functional import (
     tree_soft_contrast,
 )
 from graphcl.kernels import pair_logsumexp
+
+# The name of the module is also that of a function in it.
+space2_module = importlib.import_module("graphcl.functional.space2")
 
 # 0 and 7 are roots; 0 -> 1, 2; 1 -> 3, 4; 3 -> 5; 5 -> 6
 PARENTS = torch.tensor([-1, 0, 0, 1, 1, 3, 5, -1])
@@ -174,3 +179,41 @@ def test_types_tiles_and_errors() -> None:
         tree_soft_contrast(z, paths, order=0)
     with pytest.raises(ValueError, match="must have the same depth"):
         tree_soft_contrast(z, paths, keys=z, key_paths=paths[:, :1])
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 5])
+@pytest.mark.parametrize("with_keys", [False, True])
+def test_sums_below_the_nodes_of_a_tree_equal_sums_over_pairs(
+    order: int, with_keys: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    z, _, paths = random_problem(30)
+    keys, _, key_paths = random_problem(17, seed=1)
+    key_paths = torch.nn.functional.pad(key_paths, (0, paths.shape[1] - key_paths.shape[1]), value=-1)
+    further = (keys.requires_grad_(), key_paths) if with_keys else (None, None)
+    leaves = [z.requires_grad_(), *([keys] if with_keys else [])]
+    upstream = torch.randn(30, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    results = []
+    for levels in (space2_module._tree_levels, lambda *_: None):
+        monkeypatch.setattr(space2_module, "_tree_levels", levels)
+        loss = tree_soft_contrast(
+            z, paths, order=order, temperature=0.3, keys=further[0], key_paths=further[1], reduction="none"
+        )
+        results.append([loss.detach(), *torch.autograd.grad(loss @ upstream, leaves)])
+    for fast, slow in zip(*results, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-6, atol=1e-7)  # the rule gives its weights in float32
+    assert bool(results[0][0].any())
+
+
+def test_nodes_with_two_parents_are_compared_pair_by_pair() -> None:
+    paths = torch.tensor([[0, 2], [1, 2], [0, 3]])
+    assert space2_module._tree_levels(paths, paths, 1) is None
+    weight = path_similarity(paths, orders=(1,))
+    z = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    logits = torch.nn.functional.normalize(z) @ torch.nn.functional.normalize(z).T
+    expected = []
+    for i in range(3):
+        others = [j for j in range(3) if j != i]
+        share = weight[i, others].double()
+        expected.append(((torch.logsumexp(logits[i, others], 0) - logits[i, others]) * share).sum() / share.sum())
+    got = tree_soft_contrast(z, paths, temperature=1.0, reduction="none")
+    torch.testing.assert_close(got, torch.stack(expected))
