@@ -46,8 +46,8 @@ def amcl(
             `graphcl.losses.PairTemperature`. Modules are called for a block of anchors at a time, again in backward.
         ids: ``(N,)`` integers; other rows with the id of the anchor leave the sums.
         regularization: beta.
-        floats_per_pair: how many numbers are held for a pair, backward included: about 20, and 5 more for every hidden
-            unit of a temperature network; sets the height of a block.
+        floats_per_pair: how many numbers are held for a pair, backward included; sets the height of a block. About 20
+            with `graphcl.losses.PairTemperature`; a network that keeps its hidden layers of all pairs needs more.
         return_components: also return the parts.
         reduction: over the N anchors: ``mean``, ``sum`` or ``none``.
         memory_budget: upper bound in bytes for a block (one anchor at least).
@@ -126,12 +126,15 @@ def _terms(
             f"a temperature module must return shape ({num}, {candidates.shape[0]}), got shape {tuple(tau.shape)}"
         )
     rows = torch.arange(num, device=tau.device)
-    own = torch.zeros(tau.shape, dtype=torch.bool, device=tau.device)
-    own[rows, start + rows] = True
-    left_out = own if ids is None else ids[start : start + num, None] == ids[None, :]
-    negatives = logsumexp_rows(((anchors @ candidates.T) / tau).masked_fill(left_out, -torch.inf))
-    positive = paired_similarity(anchors, positives) / tau[rows, start + rows]
+    own = rows, start + rows
+    logits = (anchors @ candidates.T) / tau
+    positive = paired_similarity(anchors, positives) / tau[own]
     energy = 0.5 * anchors.shape[1] * torch.log(tau) + 1.0 / tau
-    used = own | ~left_out
+    if ids is None:
+        negatives = logsumexp_rows(logits.index_put(own, logits.new_tensor(-torch.inf)))
+        return softplus(negatives - positive), energy.mean(dim=1)
+    left_out = ids[start : start + num, None] == ids[None, :]
+    negatives = logsumexp_rows(logits.masked_fill(left_out, -torch.inf))
+    used = (~left_out).index_put(own, left_out.new_tensor(True))
     penalty = torch.where(used, energy, torch.zeros_like(energy)).sum(dim=1) / used.sum(dim=1)
     return softplus(negatives - positive), penalty

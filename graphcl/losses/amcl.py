@@ -82,7 +82,6 @@ class AMCL(nn.Module):
             list(self.temperatures),
             ids=ids,
             regularization=self.regularization,
-            floats_per_pair=20 + 5 * self.hidden,
             return_components=return_components,
             reduction=self.reduction,
             memory_budget=self.memory_budget,

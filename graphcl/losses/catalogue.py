@@ -142,7 +142,7 @@ def _paths(draw: _Draw) -> Tensor:
 
 def _amcl(draw: _Draw) -> Call:
     networks = [PairTemperature(draw.d, 16, generator=draw.generator) for _ in range(2)]
-    return Call((draw.views(), draw.views(), networks), {"floats_per_pair": 100})
+    return Call((draw.views(), draw.views(), networks))
 
 
 def _ape(draw: _Draw) -> Call:

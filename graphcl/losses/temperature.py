@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 __all__ = ["PairTemperature", "Temperature"]
+
+_TILE_ROWS, _TILE_ELEMENTS = 64, 2**17
 
 
 class Temperature(nn.Module):
@@ -102,7 +107,8 @@ class PairTemperature(nn.Module):
     Raises:
         ValueError: bounds out of order.
 
-    Shapes: ``(b, d)`` and ``(C, d)`` to ``(b, C)``. Complexity: O(b C hidden) time and memory.
+    Shapes: ``(b, d)`` and ``(C, d)`` to ``(b, C)``. Complexity: O(b C hidden) time, O(b C + (b + C) hidden) memory: the
+    hidden layer of the pairs is gone through one unit at a time, in backward again. Differentiable once.
 
     >>> import torch
     >>> network = PairTemperature(4)
@@ -139,8 +145,62 @@ class PairTemperature(nn.Module):
     def forward(self, anchors: Tensor, candidates: Tensor) -> Tensor:
         left = anchors @ self.anchor_weight.T + self.bias
         right = candidates @ self.candidate_weight.T
-        score = torch.relu(left[:, None, :] + right[None, :, :]) @ self.output_weight + self.output_bias
+        score: Tensor = _HiddenLayer.apply(left, right, self.output_weight)  # type: ignore[no-untyped-call]
+        score = score + self.output_bias
         return self.low + (self.high - self.low) * torch.sigmoid(score)
 
     def extra_repr(self) -> str:
         return f"dim={self.anchor_weight.shape[1]}, hidden={self.hidden}, low={self.low}, high={self.high}"
+
+
+class _HiddenLayer(torch.autograd.Function):
+    r"""``sum_k w_k relu(l_ik + r_jk)``, tile by tile and one k at a time, so that no tile leaves the cache.
+
+    With upstream g, ``m_k = g [l_k + r_k > 0]`` gives everything: its row sums times w_k are the gradient of l_k, its
+    column sums times w_k that of r_k, and ``sum_i l_ik (row sum) + sum_j r_jk (column sum)`` that of w_k.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, left: Tensor, right: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(left, right, weight)
+        columns, unit = left.T.contiguous()[:, :, None], right.T.contiguous()[:, None, :]
+        out = left.new_zeros(left.shape[0], right.shape[0])
+        for rows, across, buffer in _tiles(out):
+            tile = out[rows, across]
+            for k in range(weight.shape[0]):
+                hidden = torch.add(columns[k, rows], unit[k, :, across], out=buffer)
+                tile.addcmul_(hidden.relu_(), weight[k])
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        left, right, weight = ctx.saved_tensors
+        columns, unit = left.T.contiguous()[:, :, None], right.T.contiguous()[:, None, :]
+        to_left, to_right = torch.zeros_like(columns)[:, :, 0], torch.zeros_like(unit)[:, 0]
+        for rows, across, buffer in _tiles(upstream):
+            tile = upstream[rows, across]
+            ones = upstream.new_ones(tile.shape[1]), upstream.new_ones(tile.shape[0])
+            for k in range(weight.shape[0]):
+                hidden = torch.add(columns[k, rows], unit[k, :, across], out=buffer)
+                # Into a float buffer: comparisons to bool and masks are several times slower on a CPU.
+                active = torch.gt(hidden, 0.0, out=hidden).mul_(tile)
+                to_left[k, rows] += active @ ones[0]
+                to_right[k, across] += ones[1] @ active
+        to_weight = (to_left * columns[:, :, 0]).sum(dim=1) + (to_right * unit[:, 0]).sum(dim=1)
+        return to_left.T * weight, to_right.T * weight, to_weight
+
+
+def _tiles(matrix: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Tiles that fit the second-level cache, each with a buffer of its shape."""
+    height = max(1, min(matrix.shape[0], _TILE_ROWS))
+    width = max(1, min(matrix.shape[1], _TILE_ELEMENTS // height))
+    flat = matrix.new_empty(height * width)
+    for top in range(0, matrix.shape[0], height):
+        for start in range(0, matrix.shape[1], width):
+            rows, across = (
+                slice(top, min(top + height, matrix.shape[0])),
+                slice(start, min(start + width, matrix.shape[1])),
+            )
+            shape = rows.stop - rows.start, across.stop - across.start
+            yield rows, across, flat[: shape[0] * shape[1]].view(shape)

@@ -4,9 +4,12 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+from torch.func import functional_call
 
 from graphcl.functional import multi_positive_info_nce, nt_xent
 from graphcl.losses import InfoNCE, MultiPositiveInfoNCE, NTXent, PairTemperature, Temperature
+from graphcl.losses import temperature as temperature_module
 
 
 def test_fixed_temperature_is_the_number_itself() -> None:
@@ -85,3 +88,27 @@ def test_pair_temperature_equals_the_network_on_both_embeddings() -> None:
             score = (network.output_weight @ hidden + network.output_bias).item()
             assert got[i, j].item() == pytest.approx(0.1 + 0.8 / (1 + math.exp(-score)))
     assert len(network.state_dict()) == 5
+
+
+@pytest.mark.parametrize("elements", [1, 6, 2**17])
+def test_pair_temperature_has_the_gradient_of_the_network_in_any_tile(
+    elements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(temperature_module, "_TILE_ELEMENTS", elements)
+    monkeypatch.setattr(temperature_module, "_TILE_ROWS", 2)
+    generator = torch.Generator().manual_seed(0)
+    network = PairTemperature(3, 5, generator=generator).double()
+    a, b, upstream = (
+        torch.randn(*shape, dtype=torch.float64, generator=generator) for shape in ((3, 3), (7, 3), (3, 7))
+    )
+    names = [name for name, _ in network.named_parameters()]
+
+    def value(*inputs: Tensor) -> Tensor:
+        parameters = dict(zip(names, inputs[2:], strict=True))
+        temperatures: Tensor = functional_call(network, parameters, inputs[:2])
+        return (temperatures * upstream).sum()
+
+    inputs = (a, b, *network.parameters())
+    assert torch.autograd.gradcheck(value, tuple(one.detach().clone().requires_grad_() for one in inputs))
+    assert network(a[:0], b).shape == (0, 7)
+    assert network(a, b[:0]).shape == (3, 0)
