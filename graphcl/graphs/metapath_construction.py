@@ -124,7 +124,7 @@ def metapath_views(
 
     Raises:
         InputError: a meta-path that does not fit the schema or the target, or an empty relation.
-        ValueError: a bound that would keep no edge.
+        InputError: a bound that would keep no edge.
 
     Complexity: time of the products, memory of the results and one block.
 
@@ -218,7 +218,8 @@ def metapath_adjacency(
     Raises:
         InputError: a meta-path that does not fit the schema, an empty relation, or ``pathsim`` on a path that cannot be
             walked back.
-        ValueError: a bound that keeps no edge, or an unknown option.
+        InputError: a bound that keeps no edge.
+        ValueError: an unknown option.
 
     Complexity: time O(instances of half paths that meet) plus a partial sort of each row; memory of the result, the
     relations and one block. ``max_edges`` costs a second pass where a first look cannot rule it out.
@@ -265,7 +266,8 @@ def pathsim_neighbours(
         (N, N) with columns ascending in rows.
 
     Raises:
-        ValueError: counts that are not square, a bound that keeps no edge, or an unknown option.
+        InputError: a bound that keeps no edge.
+        ValueError: counts that are not square, or an unknown option.
 
     Complexity: O(E) and a partial sort of each row.
 
@@ -326,9 +328,9 @@ class _Cut:
             parts.append((entries.lengths, entries.columns, values))
         found = concatenated(parts, product.shape)
         if dropped and not bool((found.pattern.rows != found.columns).any()):
-            raise ValueError(
-                f"k={self.k}, max_edges={self.max_edges} keep no edge of {self.what} but the nodes themselves; "
-                "allow more, or set self_loops=False"
+            raise InputError(
+                f"k={self.k}, max_edges={self.max_edges} keep no edge of {self.what} but the nodes themselves",
+                "allow more, or set self_loops=False",
             )
         return found
 
@@ -366,7 +368,7 @@ def metapath_contexts(
 
     Raises:
         InputError: a meta-path that does not fit the schema, or an empty relation.
-        ValueError: a bound that keeps nothing.
+        InputError: a bound that keeps nothing.
 
     Complexity: time of the products, memory of the results and one block.
 
@@ -556,12 +558,14 @@ def _per_path(paths: Sequence[MetaPath], name: str, value: PerPath) -> list[int 
     if isinstance(value, Mapping):
         unknown = set(value) - {path.name for path in paths}
         if unknown:
-            raise ValueError(
-                f"{name} names {sorted(unknown)}, the meta-paths are {', '.join(path.name for path in paths)}"
+            raise InputError(
+                f"{name} names {sorted(unknown)}", f"the meta-paths are {', '.join(path.name for path in paths)}"
             )
         return [value.get(path.name) for path in paths]
     if len(value) != len(paths):
-        raise ValueError(f"{name} must hold one number for each of {len(paths)} meta-paths, got {len(value)}")
+        raise InputError(
+            f"{name} must hold one number for each of {len(paths)} meta-paths, got {len(value)}", "give as many"
+        )
     return list(value)
 
 
@@ -607,8 +611,8 @@ def _largest_row_limit(lengths: IntArray, k: int | None, max_edges: int, what: s
     limit = (max_edges - whole) // (ordered.size - fits)
     if limit < 1:
         needed = int((lengths > 0).sum())
-        raise ValueError(
-            f"max_edges={max_edges} keeps no edge of {what}: {needed} nodes have some; allow at least that"
+        raise InputError(
+            f"max_edges={max_edges} keeps no edge of {what}: {needed} nodes have some", "allow at least that"
         )
     return limit
 

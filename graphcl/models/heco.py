@@ -22,7 +22,7 @@ from graphcl.models.base_embedding import Preset
 from graphcl.models.metapath_inputs import rows_of, type_features
 from graphcl.models.metapath_network import Part, Positive, Rate, Size
 from graphcl.models.settings import ModelConfig
-from graphcl.nn.heterogeneous import SchemaEncoder, SemanticAttention, TypeFeatures, TypeTransform
+from graphcl.nn.heterogeneous import NodeAttention, SchemaEncoder, SemanticAttention, TypeFeatures, TypeTransform
 from graphcl.nn.linear import Linear
 
 __all__ = ["HeCo", "HeCoBatch", "HeCoConfig", "HeCoInputs"]
@@ -343,17 +343,20 @@ class HeCo(nn.Module):
         return cls(inputs, config, generator=generator)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Xavier-normal weights with gain 1.414, zero biases."""
+        """Xavier-normal weights with gain 1.414; biases uniform in 1 / sqrt(inputs), zero in the convolutions.
+
+        The authors' code draws the weights anew and leaves the biases as torch draws them.
+        """
         for part in self.modules():
             if isinstance(part, Linear):
                 nn.init.xavier_normal_(part.weight, gain=1.414, generator=generator)
-                if part.bias is not None:
-                    nn.init.zeros_(part.bias)
-        for part in self.modules():
-            if isinstance(part, TypeTransform | SemanticAttention):
+            if isinstance(part, TypeTransform | SemanticAttention | NodeAttention):
                 part.reset_parameters(generator)
-        for attention in self.schema.node_attention:
-            attention.reset_parameters(generator)  # type: ignore[operator]
+        for part in self.modules():
+            if isinstance(part, Linear) and part.bias is not None:
+                _uniform(part.bias, part.in_features, generator)
+            if isinstance(part, TypeTransform):
+                _uniform(part.bias, part.weight.shape[0], generator)
 
     def embed(self, batch: HeCoBatch) -> Tensor:
         """(B, d) embeddings of ``batch.nodes``, the meta-path view; call it in evaluation mode."""
@@ -401,6 +404,11 @@ class _Convolution(nn.Module):
 
     def forward(self, h: Tensor, operator: SparseMatrix) -> Tensor:
         return nn.functional.prelu(operator @ self.linear(h) + self.bias, self.slope)
+
+
+def _uniform(bias: Tensor, inputs: int, generator: torch.Generator | None) -> None:
+    bound = 1.0 / math.sqrt(inputs)
+    nn.init.uniform_(bias, -bound, bound, generator=generator)
 
 
 def _schema_neighbours(graph: Any, target: str) -> dict[str, SparseMatrix]:

@@ -188,7 +188,9 @@ class MetaPathInputs:
         )
         ratios = [edge_mask] * len(views) if isinstance(edge_mask, float | int) else list(edge_mask)
         if len(ratios) != len(views):
-            raise ValueError(f"edge_mask must hold one ratio for each of {len(views)} meta-paths, got {len(ratios)}")
+            raise InputError(
+                f"edge_mask must hold one ratio for each of {len(views)} meta-paths, got {len(ratios)}", "give as many"
+            )
         types = dict.fromkeys([target, *(context.node_type for view in views for context in view.contexts)])
         features, widths = {}, {}
         for kind in types:

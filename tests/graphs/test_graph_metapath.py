@@ -298,9 +298,9 @@ def test_bounds_are_given_for_all_paths_or_for_each() -> None:
     assert int(both[1].adjacency.row_offsets.diff().max()) == 2
     listed = metapath_views(graph, ["PAP", "PVP"], k=[None, 2])
     assert torch.equal(listed[1].adjacency.columns, both[1].adjacency.columns)
-    with pytest.raises(ValueError, match=r"k names \['PXP'\], the meta-paths are PAP, PVP"):
+    with pytest.raises(InputError, match=r"k names \['PXP'\]; the meta-paths are PAP, PVP"):
         metapath_views(graph, ["PAP", "PVP"], k={"PXP": 2})
-    with pytest.raises(ValueError, match="k must hold one number for each of 2 meta-paths, got 1"):
+    with pytest.raises(InputError, match="k must hold one number for each of 2 meta-paths, got 1"):
         metapath_views(graph, ["PAP", "PVP"], k=[2])
 
 

@@ -287,7 +287,7 @@ def prepare_with(**changes: Any) -> MetaPathInputs:
     ],
 )
 def test_graphs_and_settings_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         prepare_with(**changes)
 
 
