@@ -86,7 +86,9 @@ def dbpm(
     noisy_cut: float = 2.0,
     faulty_cut: float = 3.0,
     normalise: Normalise = "peak",
+    keys: Tensor | None = None,
     ids: Tensor | None = None,
+    key_ids: Tensor | None = None,
     temperature: float | Tensor = 0.2,
     return_components: bool = False,
     reduction: Reduction = "mean",
@@ -111,7 +113,9 @@ def dbpm(
         noisy_cut: c_np.
         faulty_cut: c_fp.
         normalise: ``peak`` or ``none``.
+        keys: ``(C, d)`` negatives instead of the other rows of the batch.
         ids: ``(N,)`` integers; rows of another sample with the same id are never negatives.
+        key_ids: ``(C,)`` ids of the keys.
         temperature: positive number, 0-dim tensor, or ``(N,)``.
         return_components: also return the parts.
         reduction: ``mean`` over pairs (not over weights), ``sum`` or ``none``.
@@ -135,7 +139,9 @@ def dbpm(
     both = nt_xent(
         z1,
         z2,
+        keys=keys,
         ids=ids,
+        key_ids=key_ids,
         temperature=temperature,
         reduction="none",
         memory_budget=memory_budget,

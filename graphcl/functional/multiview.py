@@ -182,7 +182,9 @@ def pairwise_nt_xent(
     views: Sequence[Tensor] | Tensor,
     *,
     temperature: float | Tensor = 0.2,
+    keys: Tensor | None = None,
     ids: Tensor | None = None,
+    key_ids: Tensor | None = None,
     reduction: Reduction = "mean",
     memory_budget: int = MEMORY_BUDGET,
     backend: Backend = "auto",
@@ -198,7 +200,9 @@ def pairwise_nt_xent(
     Args:
         views: V >= 2 tensors ``(N, d)``, or one ``(V, N, d)`` tensor; normalised here.
         temperature: positive number or 0-dim tensor.
+        keys: ``(K, d)`` further negatives of every row.
         ids: ``(N,)`` integers equal for instances that must not be each other's negatives.
+        key_ids: ``(K,)`` ids of ``keys``, compared with ``ids``.
         reduction: over instances.
         memory_budget: upper bound in bytes for the tiles of the pair engine.
         backend: of the pair engine.
@@ -211,7 +215,8 @@ def pairwise_nt_xent(
 
     Complexity: O(V^2 N^2 d) time (every product once, and those within a view only V times), O(V N d) memory.
 
-    Confidence: C (formula taken from public code that was read); ``ids`` is a convention of this package.
+    Confidence: C (formula taken from public code that was read); ``keys``, ``ids`` and ``key_ids`` are
+    conventions of this package.
 
     >>> import torch
     >>> z = torch.eye(3)
@@ -220,7 +225,7 @@ def pairwise_nt_xent(
     """
     check_temperature(temperature)
     z = unit_views(views)
-    contrast = _TwoSets(temperature, ids, memory_budget, backend)
+    contrast = _TwoSets(temperature, _further_keys(keys, ids, key_ids, z), ids, key_ids, memory_budget, backend)
     own = [contrast.own(view) for view in z]
     losses = [
         contrast.loss(z[left], z[right], own[left], own[right])
@@ -234,7 +239,9 @@ def mean_view_nt_xent(
     views: Sequence[Tensor] | Tensor,
     *,
     temperature: float | Tensor = 0.2,
+    keys: Tensor | None = None,
     ids: Tensor | None = None,
+    key_ids: Tensor | None = None,
     reduction: Reduction = "mean",
     memory_budget: int = MEMORY_BUDGET,
     backend: Backend = "auto",
@@ -251,7 +258,9 @@ def mean_view_nt_xent(
     Args:
         views: V >= 2 tensors ``(N, d)``, or one ``(V, N, d)`` tensor; normalised here.
         temperature: positive number or 0-dim tensor.
+        keys: ``(K, d)`` further negatives of every row.
         ids: ``(N,)`` integers equal for instances that must not be each other's negatives.
+        key_ids: ``(K,)`` ids of ``keys``, compared with ``ids``.
         reduction: over instances.
         memory_budget: upper bound in bytes for the tiles of the pair engine.
         backend: of the pair engine.
@@ -264,7 +273,8 @@ def mean_view_nt_xent(
 
     Complexity: O(V N^2 d) time, O(V N d) memory.
 
-    Confidence: C (formula taken from public code that was read); ``ids`` is a convention of this package.
+    Confidence: C (formula taken from public code that was read); ``keys``, ``ids`` and ``key_ids`` are
+    conventions of this package.
 
     >>> import torch
     >>> z = torch.eye(3)
@@ -273,7 +283,7 @@ def mean_view_nt_xent(
     """
     check_temperature(temperature)
     z = unit_views(views)
-    contrast = _TwoSets(temperature, ids, memory_budget, backend)
+    contrast = _TwoSets(temperature, _further_keys(keys, ids, key_ids, z), ids, key_ids, memory_budget, backend)
     others = (z.sum(dim=0, keepdim=True) - z) / (z.shape[0] - 1)
     losses = [
         contrast.loss(view, mean, contrast.own(view), contrast.own(mean)) for view, mean in zip(z, others, strict=True)
@@ -355,20 +365,28 @@ def poly_view(
 class _TwoSets:
     """NT-Xent of two prepared sets of rows whose log-sum-exps within a set may be shared between pairs of sets."""
 
-    def __init__(self, temperature: float | Tensor, ids: Tensor | None, memory_budget: int, backend: Backend) -> None:
-        self.temperature, self.ids = temperature, ids
+    def __init__(
+        self,
+        temperature: float | Tensor,
+        keys: Tensor,
+        ids: Tensor | None,
+        key_ids: Tensor | None,
+        memory_budget: int,
+        backend: Backend,
+    ) -> None:
+        self.temperature, self.keys, self.ids, self.key_ids = temperature, keys, ids, key_ids
         self.memory_budget: int = memory_budget
         self.backend: Backend = backend
 
     def own(self, rows: Tensor) -> Tensor:
-        """Log-sum-exp of every row over the other rows of its set."""
+        """Log-sum-exp of every row over the other rows of its set and the further keys."""
         rules: list[CandidateRule] = [ExcludeSameIndex()]
         if self.ids is not None:
             check_labels("ids", self.ids, rows.shape[0], integer=True)
-            rules.append(EqualIds(self.ids, self.ids, keep=False))
+            rules.append(EqualIds(self.ids, _candidate_ids(self.ids, self.key_ids, self.keys.shape[0]), keep=False))
         return pair_logsumexp(
             rows,
-            rows,
+            _extended(rows, self.keys),
             temperature=self.temperature,
             rules=rules,
             memory_budget=self.memory_budget,

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from graphcl.functional._embeddings import check_temperature, logits_of, unit_views
+from graphcl.functional._embeddings import check_labels, check_temperature, logits_of, unit_views
 from graphcl.functional.reduction import Reduction, reduce_anchors
-from graphcl.kernels import Backend, pair_logsumexp
+from graphcl.kernels import AnyOf, Backend, CandidateRule, EqualIds, pair_logsumexp
 from graphcl.kernels._arguments import MEMORY_BUDGET
 
 __all__ = ["PrincipalDirection", "pmrl", "principal_direction"]
@@ -90,6 +90,7 @@ def pmrl(
     instance_temperature: float | Tensor = ...,
     instance_weight: float = ...,
     present: Tensor | None = ...,
+    ids: Tensor | None = ...,
     reduction: Reduction = ...,
     return_components: Literal[False] = ...,
     memory_budget: int = ...,
@@ -105,6 +106,7 @@ def pmrl(
     instance_temperature: float | Tensor = ...,
     instance_weight: float = ...,
     present: Tensor | None = ...,
+    ids: Tensor | None = ...,
     reduction: Reduction = ...,
     return_components: Literal[True],
     memory_budget: int = ...,
@@ -119,6 +121,7 @@ def pmrl(
     instance_temperature: float | Tensor = 0.1,
     instance_weight: float = 1.0,
     present: Tensor | None = None,
+    ids: Tensor | None = None,
     reduction: Reduction = "mean",
     return_components: bool = False,
     memory_budget: int = MEMORY_BUDGET,
@@ -141,6 +144,7 @@ def pmrl(
         instance_temperature: tau_2 of the contrast between instances.
         instance_weight: weight w of that contrast.
         present: ``(N, V)`` bool, false where an instance lacks a modality. Instances without any are left out.
+        ids: ``(N,)`` integers equal for instances that must not be each other's negatives.
         reduction: over instances.
         return_components: also return ``{"intra", "inter"}``.
         memory_budget: upper bound in bytes for the tiles of the pair engine.
@@ -155,7 +159,7 @@ def pmrl(
     Complexity: O(N V^2 (V + d) + N^2 d) time, O(N V (V + d)) memory.
 
     Confidence: V, except the sign of the directions: the released code leaves it to the decomposition, which
-    randomises the second part; the rule here is this package's.
+    randomises the second part; the rule here is this package's, and so are ``ids``.
 
     >>> import torch
     >>> z = torch.eye(2)
@@ -172,10 +176,16 @@ def pmrl(
     intra_loss = torch.logsumexp(logits.masked_fill(~counted, -torch.inf), dim=1) - logits[:, 0]
     u = spectrum.direction
     empty = torch.zeros(u.shape[0], dtype=u.dtype, device=u.device).masked_fill(~valid, -torch.inf)
+    rules: tuple[CandidateRule, ...] = ()
+    if ids is not None:
+        check_labels("ids", ids, u.shape[0], integer=True)
+        instance = torch.arange(u.shape[0], device=u.device)
+        rules = (AnyOf([EqualIds(instance, instance), EqualIds(ids, ids, keep=False)]),)
     total = pair_logsumexp(
         u,
         u,
         temperature=instance_temperature,
+        rules=rules,
         candidate_bias=None if present is None else empty,
         memory_budget=memory_budget,
         backend=backend,

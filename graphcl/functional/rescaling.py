@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from graphcl.functional._pair_terms import refuse_key_ids
 from graphcl.functional.infonce import info_nce
-from graphcl.functional.reduction import Reduction
+from graphcl.functional.reduction import Reduction, reduce_anchors
 from graphcl.kernels import Backend
 from graphcl.kernels._arguments import MEMORY_BUDGET, check_matrix, check_positive
 
@@ -47,7 +48,9 @@ def rescaled_info_nce(
     z2: Tensor,
     *,
     kappa: float = 1.05,
+    keys: Tensor | None = None,
     ids: Tensor | None = None,
+    key_ids: Tensor | None = None,
     temperature: float | Tensor = 0.2,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
@@ -66,7 +69,9 @@ def rescaled_info_nce(
         z1: ``(N, d)`` first view.
         z2: ``(N, d)`` second view.
         kappa: of `diagonal_rescale`.
+        keys: ``(C, d)`` negatives instead of the other rows of the batch, rescaled alike.
         ids: ``(N,)`` integers; a row with the id of the anchor is never its negative.
+        key_ids: ``(C,)`` ids of the keys.
         temperature: positive number, 0-dim tensor, or ``(N,)``.
         weight: ``(N,)`` non-negative weights of the samples.
         reduction: ``mean`` over the 2 N anchors, ``sum`` or ``none``.
@@ -85,14 +90,33 @@ def rescaled_info_nce(
     >>> rescaled_info_nce(torch.eye(3), torch.eye(3), temperature=1.0)
     tensor(0.5514)
     """
-    return info_nce(
-        diagonal_rescale(z1, kappa),
-        diagonal_rescale(z2, kappa),
-        ids=ids,
-        temperature=temperature,
-        symmetric=True,
-        weight=weight,
-        reduction=reduction,
-        memory_budget=memory_budget,
-        backend=backend,
-    )
+    first, second = diagonal_rescale(z1, kappa), diagonal_rescale(z2, kappa)
+    if keys is None:
+        refuse_key_ids(key_ids)
+        return info_nce(
+            first,
+            second,
+            ids=ids,
+            temperature=temperature,
+            symmetric=True,
+            weight=weight,
+            reduction=reduction,
+            memory_budget=memory_budget,
+            backend=backend,
+        )
+    negatives = diagonal_rescale(keys, kappa)
+    ways = [
+        info_nce(
+            anchors,
+            positives,
+            keys=negatives,
+            ids=ids,
+            key_ids=key_ids,
+            temperature=temperature,
+            reduction="none",
+            memory_budget=memory_budget,
+            backend=backend,
+        )
+        for anchors, positives in ((first, second), (second, first))
+    ]
+    return reduce_anchors(torch.cat(ways), reduction, weight=None if weight is None else weight.repeat(2))

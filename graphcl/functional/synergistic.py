@@ -7,7 +7,7 @@ from torch import Tensor
 
 from graphcl.functional._pair_terms import check_temperature, check_views, in_space, paired_similarity
 from graphcl.functional.reduction import Reduction, reduce_anchors
-from graphcl.kernels import Backend, CandidateRule, ExcludePairs, ExcludeSameIndex, pair_logsumexp
+from graphcl.kernels import AnyOf, Backend, CandidateRule, EqualIds, ExcludePairs, ExcludeSameIndex, pair_logsumexp
 from graphcl.kernels._arguments import MEMORY_BUDGET, check_indices
 
 __all__ = ["synergistic_contrastive"]
@@ -21,6 +21,7 @@ def synergistic_contrastive(
     z2: Tensor,
     *,
     anchors: Tensor | None = None,
+    ids: Tensor | None = None,
     temperature: float | Tensor = 0.6,
     reduction: Reduction = "mean",
     memory_budget: int = MEMORY_BUDGET,
@@ -43,6 +44,7 @@ def synergistic_contrastive(
         z1: ``(N, d)`` first view.
         z2: ``(N, d)`` second view; row i is the positive of row i.
         anchors: ``(A,)`` rows of view 1 to compute the loss for; all N by default.
+        ids: ``(N,)`` integers; rows of another node with the same id are never negatives.
         temperature: positive number or 0-dim tensor.
         reduction: ``mean``, ``sum`` or ``none``.
         memory_budget: upper bound in bytes for the tiles of pairs.
@@ -65,6 +67,7 @@ def synergistic_contrastive(
     count = z1.shape[0]
     space, (first, second) = in_space("cosine", z1, z2)
     rule: CandidateRule
+    rules: list[CandidateRule]
     if anchors is None:
         rows, twin, rule = first, second, ExcludeSameIndex()
     else:
@@ -75,13 +78,20 @@ def synergistic_contrastive(
         # A larger buffer is mapped, and its pages faulted in, anew at every call: the C library keeps smaller ones.
         least = _FEWEST_ROWS * 2 * count * first.element_size()
         memory_budget = min(memory_budget, max(_REUSED_BYTES, least))
+    rules = [rule]
+    if ids is not None:
+        check_indices("ids", ids, count, None, check=False)
+        node = torch.arange(count, device=ids.device)
+        here, own_ids = (node, ids) if anchors is None else (node[anchors.long()], ids[anchors.long()])
+        # The node itself stays, whatever carries its id.
+        rules.append(AnyOf([EqualIds(here, node.repeat(2)), EqualIds(own_ids, ids.repeat(2), keep=False)]))
     # One sweep over both views; of view 1 an anchor leaves itself out, in view 2 it finds its positive.
     total = pair_logsumexp(
         rows,
         torch.cat([first, second]),
         temperature=temperature,
         similarity=space,
-        rules=rule,
+        rules=rules,
         memory_budget=memory_budget,
         backend=backend,
     ).logsumexp

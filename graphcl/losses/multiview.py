@@ -101,15 +101,24 @@ class PairwiseNTXent(_ManyViews):
         temperature: a number or a `Temperature`.
         options: ``reduction``, ``memory_budget``, ``backend``.
 
-    Shapes: ``forward(views V x (N, d), *, ids (N,))``.
+    Shapes: ``forward(views V x (N, d), *, keys (K, d), ids (N,), key_ids (K,))``.
 
     >>> import torch
     >>> PairwiseNTXent(temperature=1.0)([torch.eye(3)] * 3)
     tensor(0.9048)
     """
 
-    def forward(self, views: Sequence[Tensor] | Tensor, *, ids: Tensor | None = None) -> Tensor:
-        return pairwise_nt_xent(views, temperature=self.temperature_of(None), ids=ids, **self.options)
+    def forward(
+        self,
+        views: Sequence[Tensor] | Tensor,
+        *,
+        keys: Tensor | None = None,
+        ids: Tensor | None = None,
+        key_ids: Tensor | None = None,
+    ) -> Tensor:
+        return pairwise_nt_xent(
+            views, temperature=self.temperature_of(None), keys=keys, ids=ids, key_ids=key_ids, **self.options
+        )
 
 
 class MeanViewNTXent(_ManyViews):
@@ -119,15 +128,24 @@ class MeanViewNTXent(_ManyViews):
         temperature: a number or a `Temperature`.
         options: ``reduction``, ``memory_budget``, ``backend``.
 
-    Shapes: ``forward(views V x (N, d), *, ids (N,))``.
+    Shapes: ``forward(views V x (N, d), *, keys (K, d), ids (N,), key_ids (K,))``.
 
     >>> import torch
     >>> MeanViewNTXent(temperature=1.0)([torch.eye(3)] * 3)
     tensor(0.9048)
     """
 
-    def forward(self, views: Sequence[Tensor] | Tensor, *, ids: Tensor | None = None) -> Tensor:
-        return mean_view_nt_xent(views, temperature=self.temperature_of(None), ids=ids, **self.options)
+    def forward(
+        self,
+        views: Sequence[Tensor] | Tensor,
+        *,
+        keys: Tensor | None = None,
+        ids: Tensor | None = None,
+        key_ids: Tensor | None = None,
+    ) -> Tensor:
+        return mean_view_nt_xent(
+            views, temperature=self.temperature_of(None), keys=keys, ids=ids, key_ids=key_ids, **self.options
+        )
 
 
 class PolyView(_ManyViews):

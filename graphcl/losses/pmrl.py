@@ -24,7 +24,7 @@ class PMRL(TemperatureLoss):
         instance_weight: weight of that contrast.
         options: ``reduction``, ``memory_budget``, ``backend``.
 
-    Shapes: ``forward(views V x (N, d), *, present (N, V))``.
+    Shapes: ``forward(views V x (N, d), *, present (N, V), ids (N,))``.
 
     >>> import torch
     >>> loss, parts = PMRL()([torch.eye(2), torch.eye(2)])
@@ -48,7 +48,7 @@ class PMRL(TemperatureLoss):
         self.options = checked(options)
 
     def forward(
-        self, views: Sequence[Tensor] | Tensor, *, present: Tensor | None = None
+        self, views: Sequence[Tensor] | Tensor, *, present: Tensor | None = None, ids: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         return pmrl(
             views,
@@ -56,6 +56,7 @@ class PMRL(TemperatureLoss):
             instance_temperature=self.instance_temperature(None),
             instance_weight=self.instance_weight,
             present=present,
+            ids=ids,
             return_components=True,
             **self.options,
         )

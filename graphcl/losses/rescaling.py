@@ -21,7 +21,7 @@ class RescaledInfoNCE(TemperatureLoss):
         temperature: a number or a `Temperature`; with one for every sample, ``forward`` needs ``ids``.
         options: ``reduction``, ``memory_budget``, ``backend``.
 
-    Shapes: ``forward(z1 (N, d), z2 (N, d), *, ids (N,), weight (N,))``.
+    Shapes: ``forward(z1 (N, d), z2 (N, d), *, keys (C, d), ids (N,), key_ids (C,), weight (N,))``.
 
     >>> import torch
     >>> RescaledInfoNCE(temperature=1.0)(torch.eye(3), torch.eye(3))
@@ -35,7 +35,24 @@ class RescaledInfoNCE(TemperatureLoss):
         self.kappa = kappa
         self.options = checked(options)
 
-    def forward(self, z1: Tensor, z2: Tensor, *, ids: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        z1: Tensor,
+        z2: Tensor,
+        *,
+        keys: Tensor | None = None,
+        ids: Tensor | None = None,
+        key_ids: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> Tensor:
         return rescaled_info_nce(
-            z1, z2, kappa=self.kappa, ids=ids, weight=weight, temperature=self.temperature_of(ids), **self.options
+            z1,
+            z2,
+            kappa=self.kappa,
+            keys=keys,
+            ids=ids,
+            key_ids=key_ids,
+            weight=weight,
+            temperature=self.temperature_of(ids),
+            **self.options,
         )
