@@ -346,7 +346,7 @@ def session_bundles(
     min_value: float | None = 4.0,
     min_items: int = 4,
     max_items: int = 20,
-    makers: float = 0.5,
+    makers: float = 0.8,
     seed: int = 0,
     shown: float = 0.5,
 ) -> Bundles:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from graphcl.models.dgi import DGI, DGIConfig
     from graphcl.models.grace import GRACE, GRACEConfig
     from graphcl.models.heco import HeCo, HeCoConfig
+    from graphcl.models.htcl import HTCL, AlignmentBatch, AlignmentInputs, HTCLConfig
     from graphcl.models.lightgcl import LightGCL, LightGCLConfig
     from graphcl.models.lightgcn import LightGCN, LightGCNConfig
     from graphcl.models.meow import MEOW, MEOWConfig
@@ -52,6 +53,10 @@ _LAZY = {
     "CollaborativeModel": "graphcl.models.base_collaborative",
     "EmbeddingInputs": "graphcl.models.base_embedding",
     "EmbeddingModel": "graphcl.models.base_embedding",
+    "AlignmentBatch": "graphcl.models.htcl",
+    "AlignmentInputs": "graphcl.models.htcl",
+    "HTCL": "graphcl.models.htcl",
+    "HTCLConfig": "graphcl.models.htcl",
     "BGRL": "graphcl.models.bgrl",
     "BGRLConfig": "graphcl.models.bgrl",
     "DGI": "graphcl.models.dgi",
@@ -97,6 +102,7 @@ __all__ = [
     "CLHE",
     "DGI",
     "GRACE",
+    "HTCL",
     "MEOW",
     "MMHCL",
     "MVGRL",
@@ -105,6 +111,8 @@ __all__ = [
     "APEConfig",
     "AdaMEOW",
     "AdaMEOWConfig",
+    "AlignmentBatch",
+    "AlignmentInputs",
     "BGRLConfig",
     "BundleBatch",
     "BundleInputs",
@@ -119,6 +127,7 @@ __all__ = [
     "EmbeddingModel",
     "EventBatch",
     "GRACEConfig",
+    "HTCLConfig",
     "HeCo",
     "HeCoConfig",
     "LightGCL",

@@ -20,6 +20,7 @@ _MODELS: dict[str, tuple[str, str | type]] = {
     "dgi": ("embedding", "graphcl.models.dgi:DGI"),
     "grace": ("embedding", "graphcl.models.grace:GRACE"),
     "heco": ("embedding", "graphcl.models.heco:HeCo"),
+    "htcl": ("alignment", "graphcl.models.htcl:HTCL"),
     "lightgcl": ("collaborative", "graphcl.models.lightgcl:LightGCL"),
     "lightgcn": ("collaborative", "graphcl.models.lightgcn:LightGCN"),
     "meow": ("embedding", "graphcl.models.meow:MEOW"),

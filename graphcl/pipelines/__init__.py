@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from graphcl.errors import InputError
 
 if TYPE_CHECKING:
+    from graphcl.pipelines.alignment import ItemAligner
     from graphcl.pipelines.base import Embeddings, Pipeline, TrainedPipeline
     from graphcl.pipelines.bundle import BundleConstructor
     from graphcl.pipelines.clustering import NodeClusterer
@@ -25,6 +26,7 @@ _PIPELINES = {
     "collaborative": ("graphcl.pipelines.collaborative", "CollaborativeRecommender"),
     "clustering": ("graphcl.pipelines.clustering", "NodeClusterer"),
     "embedding": ("graphcl.pipelines.embedding", "NodeEmbedder"),
+    "alignment": ("graphcl.pipelines.alignment", "ItemAligner"),
     "bundle": ("graphcl.pipelines.bundle", "BundleConstructor"),
     "events": ("graphcl.pipelines.events", "EventScorer"),
 }
@@ -41,6 +43,7 @@ __all__ = [
     "CollaborativeRecommender",
     "Embeddings",
     "EventScorer",
+    "ItemAligner",
     "NodeClusterer",
     "NodeEmbedder",
     "Pipeline",

@@ -18,6 +18,7 @@ _SECTIONS = {
     "collaborative": "graphcl.report.sections_ranking",
     "clustering": "graphcl.report.sections_clustering",
     "embedding": "graphcl.report.sections_embedding",
+    "alignment": "graphcl.report.sections_ranking",
     "bundle": "graphcl.report.sections_bundle",
     "events": "graphcl.report.sections_events",
 }

@@ -92,7 +92,7 @@ def test_sessions_become_bundles_of_users_who_give_no_feedback() -> None:
     user = np.repeat(np.arange(40), 12)
     time = np.tile(np.r_[np.arange(6), 5000 + np.arange(6)], 40)
     log = Interactions.from_arrays(user, (user * 7 + np.tile(np.arange(12), 40)) % 50, time=time, value=time * 0 + 4.0)
-    bundles = session_bundles(log, gap=100, min_items=4, max_items=5)
+    bundles = session_bundles(log, gap=100, min_items=4, max_items=5, makers=0.5)
     # Two sessions of six items each; the sixth item of a session is too little for a bundle of its own.
     assert bundles.num_bundles == 40
     assert (bundles.sizes == 5).all()

@@ -14,6 +14,7 @@ from graphcl.metrics import ranking_metrics
 from graphcl.metrics.ranking import rank_of_targets_by_score
 from graphcl.models import CLHE, BundleBatch, BundleInputs, CLHEConfig
 from graphcl.models.clhe import bundle_loss
+from graphcl.models.htcl import preference_contrast
 from graphcl.nn import BundleEncoder, TokenFusion
 from replay_cases.multimodal import matrix_of
 from replay_cases.registry import Case, case
@@ -163,3 +164,20 @@ def metrics(one: Case) -> Mapping[str, Any]:
     measured = ranking_metrics(ranks, offsets, ks=cutoffs).to_dict()
     names = {"recall": "Recall", "ndcg": "NDCG"}
     return {name: measured[f"{names[name.split('@')[0]]}@{name.split('@')[1]}"] for name in one.expected}
+
+
+@case("htcl.symmetric_infonce")
+def symmetric_infonce(one: Case) -> Mapping[str, Any]:
+    audio, text = scaled(one.inputs["audio"]), scaled(one.inputs["text"])
+    given = {"temperature": one.inputs["tau"], "similarity": "dot"}
+    return {
+        "loss": info_nce(audio, text, symmetric=True, **given),
+        "audio_to_text": info_nce(audio, text, **given),
+        "text_to_audio": info_nce(text, audio, **given),
+    }
+
+
+@case("htcl.triplet_infonce")
+def triplet_infonce(one: Case) -> Mapping[str, Any]:
+    anchor, positive, negative = (scaled(one.inputs[key]) for key in ("anchor", "positive", "negative"))
+    return {"loss": preference_contrast(anchor, positive, negative, temperature=one.inputs["tau"])}
