@@ -2,11 +2,11 @@
 
     python benchmarks/bundle_accuracy.py --seeds 0 1 2 3 4
 
-The bundles are sessions of MovieLens 100K (data set ml-100k-bundles, docs/bundle.md). A seed draws who makes bundles, which
-bundles are for validation and test, what of them is shown, the initial weights, and the holes. Baselines are chosen by
-validation Recall@20 within their family; a baseline and CLHE are compared by a paired t-test over the seeds. The settings of
-CLHE were chosen on the validation bundles of seed 0. Results of several calls are merged by seed and method into
-benchmarks/results/bundle_accuracy.json and .md.
+The bundles are sessions of MovieLens 100K (data set ml-100k-bundles, docs/bundle.md). A seed draws who makes bundles,
+which bundles are for validation and test, what of them is shown, the initial weights, and the holes. Baselines are
+chosen by validation Recall@20 within their family; a baseline and CLHE are compared by a paired t-test over the seeds.
+The settings of CLHE were chosen on the validation bundles of seed 0. Results of several calls are merged by seed and
+method into benchmarks/results/bundle_accuracy.json and .md.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def baselines(bundles: Bundles) -> dict[str, dict[str, Any]]:
         for count in kept
     }
     pooled = {name: pooling(kinds) for name, kinds in POOLED.items()}
-    popular = {"training bundles": lambda part: by_neighbours(bundles, bundles.partial(part), None, KS)}  # type: ignore[arg-type]
+    popular = {"training bundles": lambda part: by_neighbours(bundles, bundles.partial(part), None, KS)}
     return {"item-kNN": chosen(knn), "mean pooling": chosen(pooled), "popularity": chosen(popular)}
 
 
@@ -154,11 +154,11 @@ def as_markdown(record: dict[str, Any]) -> str:
     lines = [
         "# Completion of bundles",
         "",
-        "Sessions of MovieLens 100K as bundles (ml-100k-bundles): 80 % of the users make bundles of the films that they "
-        "rated 4 or 5 in one session, the other users are the feedback. 70 / 10 / 20 % of the bundles for training, "
-        "validation and test; half of the items shown; the whole catalogue of 1,682 items ranked without the shown ones. "
-        "Mean and deviation over seeds, each with its own users, split and weights; paired t-tests over the seeds. The "
-        "best epoch and the member of each baseline family are chosen by validation Recall@20.",
+        "Sessions of MovieLens 100K as bundles (ml-100k-bundles): 80 % of the users make bundles of the films that "
+        "they rated 4 or 5 in one session, the other users are the feedback. 70 / 10 / 20 % of the bundles for "
+        "training, validation and test; half of the items shown; the whole catalogue of 1,682 items ranked without the "
+        "shown ones. Mean and deviation over seeds, each with its own users, split and weights; paired t-tests over "
+        "the seeds. The best epoch and the member of each baseline family are chosen by validation Recall@20.",
         "",
         "CLHE: " + ", ".join(f"{name} {value}" for name, value in record["settings"].items()) + ".",
     ]

@@ -43,7 +43,7 @@ class AlignmentSettings(RankingSettings):
     Args:
         seed: decides initial weights, what is drawn, and dropout.
         epochs: most epochs, those of the first stage included.
-        semantic_epochs: epochs of the first stage, which aligns the modalities; at least one is left for the second.
+        semantic_epochs: epochs of the first stage, which aligns the modalities; as many as ``epochs`` for it alone.
         batch_size: items or pairs a step.
         learning_rate: of Adam.
         weight_decay: L2 penalty that Adam adds to the gradient.
@@ -117,10 +117,9 @@ class ItemAligner(RankingPipeline):
         self._given_features: Any = None
         self._features: ItemFeatures | None = None
         self._sides: dict[str, tuple[str, ...]] = {}
-        if self.settings.semantic_epochs >= self.settings.epochs:
+        if self.settings.semantic_epochs > self.settings.epochs:
             raise InputError(
-                f"semantic_epochs {self.settings.semantic_epochs} leaves no epoch of {self.settings.epochs} for the "
-                "preferences",
+                f"semantic_epochs {self.settings.semantic_epochs} is above epochs {self.settings.epochs}",
                 "lower it, or raise epochs",
             )
 
