@@ -65,6 +65,7 @@ from graphcl.metrics.ranking import (
     ranking_metrics,
     recommend_topk,
 )
+from graphcl.metrics.retrieval_metrics import RetrievalMetrics, inverse_propensities, retrieval_metrics
 from graphcl.metrics.retrieved_ndcg import retrieved_ndcg
 from graphcl.metrics.score_distribution import ScoreHistograms, score_histograms
 from graphcl.metrics.summary import (
@@ -90,6 +91,7 @@ __all__ = [
     "MeanStd",
     "RankingEvaluation",
     "RankingMetrics",
+    "RetrievalMetrics",
     "ScoreHistograms",
     "Seen",
     "SimilarityDistribution",
@@ -109,6 +111,7 @@ __all__ = [
     "evaluate_ranking",
     "exposure_metrics",
     "hubness",
+    "inverse_propensities",
     "kmeans_probe",
     "knn_probe",
     "linear_probe",
@@ -127,6 +130,7 @@ __all__ = [
     "rank_of_targets_by_score",
     "ranking_metrics",
     "recommend_topk",
+    "retrieval_metrics",
     "retrieved_ndcg",
     "sample_for_map",
     "sample_non_edges",
