@@ -416,7 +416,7 @@ class LevelTable:
     Args:
         anchor_levels: ``(A,)`` integers in ``0 .. L - 1``.
         candidate_levels: ``(C,)`` integers in ``0 .. L' - 1``.
-        table: ``(L, L')`` log weights; -inf leaves a pair out.
+        table: ``(L, L')`` log weights; -inf leaves a pair out. Of 0 and -inf alone it is a mask, which is cheaper.
 
     Complexity: one gather a pair.
 
@@ -432,6 +432,10 @@ class LevelTable:
     candidate_levels: Tensor
     table: Tensor
     mask_only: bool = field(default=False, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        table = self.table.detach()
+        object.__setattr__(self, "mask_only", bool(((table == 0.0) | (table == -torch.inf)).all()))
 
     def check(self, num_anchors: int, num_candidates: int, device: torch.device, check: bool) -> None:
         if self.table.dim() != 2 or not self.table.dtype.is_floating_point:
@@ -449,7 +453,10 @@ class LevelTable:
             check_log_weight("LevelTable.table", self.table)
 
     def log_weight_tile(self, tile: PairTile) -> Tensor | bool:
-        rows = self.table.detach()[self.anchor_levels[tile.rows].long()]
+        table = self.table.detach()
+        if self.mask_only:
+            table = table == 0.0
+        rows = table[self.anchor_levels[tile.rows].long()]
         return rows[:, self.candidate_levels[tile.columns].long()]
 
 
