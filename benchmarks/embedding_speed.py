@@ -57,7 +57,9 @@ def dense() -> Any:
 
 def timed(step: Callable[[], object], *, times: int, seconds: float = 0.0) -> Row:
     """Fastest of some steps after a first one."""
-    walls, cpus, started = [], [], time.perf_counter()
+    walls: list[float] = []
+    cpus: list[float] = []
+    started = time.perf_counter()
     while len(walls) < times or time.perf_counter() - started < seconds:
         wall, cpu = time.perf_counter(), time.process_time()
         step()
@@ -261,7 +263,10 @@ def isolated(case: Callable[..., Row], *arguments: Any) -> Row:
 def report(record: dict[str, Any]) -> str:
     """Markdown of all parts."""
     lines = ["# Speed and memory of node embeddings on ACM", ""]
-    lines += ["See benchmarks/embedding_speed.py. Quoted figures are the authors' code on another machine, 2 cores."]
+    lines += [
+        "See benchmarks/embedding_speed.py. Quoted: the authors' code on another machine, 2 cores. Other work "
+        "shared this machine: ratios are worth more than times."
+    ]
     for part, title in TITLES.items():
         found = record["parts"].get(part)
         if not found:
