@@ -17,6 +17,7 @@ from graphcl.data.bundles import Bundles, PartialBundles, sorted_bundles, split_
 from graphcl.data.doctor import DataWarning, DoctorReport, diagnose
 from graphcl.data.event_generator import EnterpriseLog, enterprise_log
 from graphcl.data.events import Events, load_events, read_events, stream_events
+from graphcl.data.extreme_text import read_extreme_folder, read_extreme_text, read_sparse_rows
 from graphcl.data.features import (
     Incidence,
     ItemFeatures,
@@ -43,6 +44,8 @@ from graphcl.data.registry import (
     load_dataset,
     recipe_files,
 )
+from graphcl.data.retrieval import LabelledQueries, RetrievalData, SparseRows, load_retrieval
+from graphcl.data.retrieval_generator import synthetic_tags
 from graphcl.data.split_files import (
     find_published_split,
     hold_out_validation,
@@ -93,13 +96,16 @@ __all__ = [
     "InteractionRecipe",
     "Interactions",
     "ItemFeatures",
+    "LabelledQueries",
     "PartialBundles",
     "PrefixRows",
     "ReadReport",
     "Recipe",
     "RecipeFile",
+    "RetrievalData",
     "SameTarget",
     "Sequences",
+    "SparseRows",
     "Split",
     "dataset_info",
     "diagnose",
@@ -118,18 +124,22 @@ __all__ = [
     "load_dataset",
     "load_events",
     "load_graph",
+    "load_retrieval",
     "prefix_rows",
     "read_bundle_folder",
     "read_bundle_table",
     "read_bundles",
     "read_edge_list",
     "read_events",
+    "read_extreme_folder",
+    "read_extreme_text",
     "read_features",
     "read_interactions",
     "read_item_features",
     "read_item_incidence",
     "read_json_split",
     "read_labelled_split",
+    "read_sparse_rows",
     "read_text_split",
     "read_typed_edges",
     "read_vectors",
@@ -144,6 +154,7 @@ __all__ = [
     "stream_events",
     "synthetic_bundles",
     "synthetic_shop",
+    "synthetic_tags",
     "table_features",
 ]
 

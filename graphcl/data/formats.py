@@ -9,7 +9,7 @@ from typing import Any, Literal
 from graphcl.data.readers import FORMATS
 from graphcl.errors import InputError
 
-Kind = Literal["interactions", "graph", "heterogeneous", "bundles", "events"]
+Kind = Literal["interactions", "graph", "heterogeneous", "bundles", "events", "retrieval"]
 
 # Kind -> format -> "module:function", called with the recipe and the paths of its files by role. A reader of
 # interactions gives a Dataset, one of graphs a GraphDataset. Formats of `read_interactions` need no entry.
@@ -31,6 +31,7 @@ READERS: dict[Kind, dict[str, str]] = {
         "sessions": "graphcl.data.bundle_sources:session_bundles",
     },
     "events": {},
+    "retrieval": {},
 }
 
 

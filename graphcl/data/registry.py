@@ -239,6 +239,23 @@ class EventRecipe(Recipe):
         return dict(self.expected)
 
 
+class RetrievalRecipe(Recipe):
+    """The recipe of generated queries and labels; see `load_retrieval`.
+
+    Attributes:
+        generator: arguments of `synthetic_tags`.
+        expected: counts of queries, labels and features.
+    """
+
+    kind: Literal["retrieval"]
+    generator: dict[str, Any]
+    expected: dict[str, int] = Field(default_factory=dict)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return dict(self.expected)
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A loaded data set.
@@ -276,7 +293,14 @@ class Dataset:
         return _SPLITS[self.protocol](self.interactions)
 
 
-_RECIPES: dict[str, type[Recipe]] = {"interactions": InteractionRecipe, "bundles": BundleRecipe, "events": EventRecipe}
+_RECIPES: dict[str, type[Recipe]] = {
+    "interactions": InteractionRecipe,
+    "bundles": BundleRecipe,
+    "events": EventRecipe,
+    "retrieval": RetrievalRecipe,
+}
+_LOADED_BY_KIND = BundleRecipe | EventRecipe | RetrievalRecipe
+_HOLDS = {"retrieval": "queries and labels"}
 
 
 def list_datasets() -> tuple[Recipe, ...]:
@@ -356,9 +380,10 @@ def load_dataset(name_or_path: str | Path, *, features: bool = False, **options:
         return Dataset(str(name_or_path), read_interactions(name_or_path, **options))
     recipe = dataset_info(str(name_or_path))
     if not isinstance(recipe, InteractionRecipe):
-        if isinstance(recipe, BundleRecipe | EventRecipe):
+        if isinstance(recipe, _LOADED_BY_KIND):
             raise InputError(
-                f"{recipe.name} holds {recipe.kind}, not a log of interactions", f"load it with load_{recipe.kind}"
+                f"{recipe.name} holds {_HOLDS.get(recipe.kind, recipe.kind)}, not a log of interactions",
+                f"load it with load_{recipe.kind}",
             )
         raise InputError(f"{recipe.name} is a graph, not a log of interactions", "load it with load_graph")
     if options:
@@ -396,8 +421,11 @@ def graph_recipe(name: str) -> GraphRecipe:
         graphcl.errors.InputError: yelp is a log of interactions, not a graph; load it with load_dataset
     """
     recipe = dataset_info(name)
-    if isinstance(recipe, BundleRecipe | EventRecipe):
-        raise InputError(f"{recipe.name} holds {recipe.kind}, not a graph", f"load it with load_{recipe.kind}")
+    if isinstance(recipe, _LOADED_BY_KIND):
+        raise InputError(
+            f"{recipe.name} holds {_HOLDS.get(recipe.kind, recipe.kind)}, not a graph",
+            f"load it with load_{recipe.kind}",
+        )
     if not isinstance(recipe, GraphRecipe):
         raise InputError(f"{recipe.name} is a log of interactions, not a graph", "load it with load_dataset")
     return recipe
