@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from graphcl.models.bgrl import BGRL, BGRLConfig
     from graphcl.models.clhe import CLHE, BundleBatch, BundleInputs, CLHEConfig
     from graphcl.models.dgi import DGI, DGIConfig
+    from graphcl.models.dual_encoder import Bags, DualEncoder, DualEncoderConfig, FeatureSpace, RetrievalBatch
     from graphcl.models.grace import GRACE, GRACEConfig
     from graphcl.models.heco import HeCo, HeCoConfig
     from graphcl.models.htcl import HTCL, AlignmentBatch, AlignmentInputs, HTCLConfig
@@ -37,6 +38,11 @@ if TYPE_CHECKING:
     from graphcl.models.xsimgcl import XSimGCL, XSimGCLConfig
 
 _LAZY = {
+    "Bags": "graphcl.models.dual_encoder",
+    "DualEncoder": "graphcl.models.dual_encoder",
+    "DualEncoderConfig": "graphcl.models.dual_encoder",
+    "FeatureSpace": "graphcl.models.dual_encoder",
+    "RetrievalBatch": "graphcl.models.dual_encoder",
     "AdaMEOW": "graphcl.models.adameow",
     "AdaMEOWConfig": "graphcl.models.adameow",
     "APE": "graphcl.models.ape",
@@ -114,6 +120,7 @@ __all__ = [
     "AlignmentBatch",
     "AlignmentInputs",
     "BGRLConfig",
+    "Bags",
     "BundleBatch",
     "BundleInputs",
     "CLHEConfig",
@@ -123,9 +130,12 @@ __all__ = [
     "CollaborativeConfig",
     "CollaborativeModel",
     "DGIConfig",
+    "DualEncoder",
+    "DualEncoderConfig",
     "EmbeddingInputs",
     "EmbeddingModel",
     "EventBatch",
+    "FeatureSpace",
     "GRACEConfig",
     "HTCLConfig",
     "HeCo",
@@ -143,6 +153,7 @@ __all__ = [
     "PamC",
     "PamCConfig",
     "Preset",
+    "RetrievalBatch",
     "SASRec",
     "SASRecConfig",
     "SCGCConfig",

@@ -18,6 +18,7 @@ _MODELS: dict[str, tuple[str, str | type]] = {
     "bgrl": ("embedding", "graphcl.models.bgrl:BGRL"),
     "clhe": ("bundle", "graphcl.models.clhe:CLHE"),
     "dgi": ("embedding", "graphcl.models.dgi:DGI"),
+    "dual_encoder": ("retrieval", "graphcl.models.dual_encoder:DualEncoder"),
     "grace": ("embedding", "graphcl.models.grace:GRACE"),
     "heco": ("embedding", "graphcl.models.heco:HeCo"),
     "htcl": ("alignment", "graphcl.models.htcl:HTCL"),
