@@ -26,7 +26,7 @@ from graphcl.data import Bundles, load_bundles
 from graphcl.metrics import per_query_metrics
 from graphcl.pipelines import BundleConstructor
 from graphcl.pipelines.bundle_baselines import POOLED, by_neighbours, by_pooling, item_neighbours, pooled_items
-from graphcl.pipelines.bundle_data import feedback_vectors
+from graphcl.pipelines.bundle_data import feedback_log, feedback_vectors
 from graphcl.pipelines.runs import library_versions, write_by_rename, write_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -38,6 +38,7 @@ TUNED: dict[str, Any] = {
     "bundle_weight": 0.1,
     "bundle_temperature": 0.5,
     "batch_size": 128,
+    "weight_average": 0.98,
     "max_feature_width": 64,
     "epochs": 40,
     "patience": 8,
@@ -60,8 +61,8 @@ def bundles_of(seed: int, holes: float) -> Bundles:
     bundles = load_bundles("ml-100k-bundles", seed=seed)
     if holes:
         bundles = bundles.without_features(holes, seed=seed)
-    assert bundles.log is not None
-    vectors = feedback_vectors(bundles.log, width=64, epochs=40, seed=seed, progress=False)
+    log = feedback_log(bundles, with_bundles=True)
+    vectors = feedback_vectors(log, width=64, epochs=40, seed=seed, progress=False)
     return replace(bundles, vectors=vectors)
 
 
@@ -158,7 +159,9 @@ def as_markdown(record: dict[str, Any]) -> str:
         "they rated 4 or 5 in one session, the other users are the feedback. 70 / 10 / 20 % of the bundles for "
         "training, validation and test; half of the items shown; the whole catalogue of 1,682 items ranked without the "
         "shown ones. Mean and deviation over seeds, each with its own users, split and weights; paired t-tests over "
-        "the seeds. The best epoch and the member of each baseline family are chosen by validation Recall@20.",
+        "the seeds. Feedback vectors are those of a LightGCN on the users' interactions and the training bundles "
+        "(`feedback=lightgcn_with_bundles`); mean pooling is given the same ones. The best epoch and the member of "
+        "each baseline family are chosen by validation Recall@20.",
         "",
         "CLHE: " + ", ".join(f"{name} {value}" for name, value in record["settings"].items()) + ".",
     ]

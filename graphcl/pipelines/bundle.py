@@ -33,6 +33,7 @@ from graphcl.pipelines.bundle_data import (
     BUNDLES,
     ITEMS,
     bundle_inputs,
+    feedback_log,
     feedback_vectors,
     read_saved_bundles,
     write_bundles,
@@ -62,13 +63,16 @@ class BundleSettings(PipelineSettings):
         batch_size: bundles a step.
         learning_rate: of Adam.
         weight_decay: L2 penalty that Adam adds to the gradient.
+        weight_average: decay a step of a moving average of the weights, which is then what is measured and kept; 0 for
+            none.
         patience: stop after so many validations' worth of epochs without a better metric.
         validate_every: validate after every so many epochs.
         metric: validation metric that chooses the best epoch. The published code asks for a better Recall@20 and a
             better NDCG@20 at once.
         cutoffs: where lists are cut for the metrics.
         feedback: where the item vectors that tell how users like items come from, unless the data bring some:
-            ``lightgcn`` trains one on the interactions, ``none`` does without.
+            ``lightgcn`` trains one on the interactions, as published; ``lightgcn_with_bundles`` counts the training
+            bundles as further users; ``none`` does without.
         feedback_width, feedback_epochs: of that LightGCN.
         max_feature_width: features of more columns are projected onto so many principal directions.
         baselines: measure methods without training beside the model.
@@ -81,11 +85,12 @@ class BundleSettings(PipelineSettings):
     batch_size: Annotated[int, Field(ge=1, lt=2**63)] = 256
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-5
+    weight_average: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     patience: Annotated[int, Field(ge=1)] = 20
     validate_every: Annotated[int, Field(ge=1)] = 2
     metric: Annotated[str, Field(pattern=r"^(HR|Recall|Precision|NDCG|MRR|MAP)@[1-9][0-9]*$")] = "Recall@20"
     cutoffs: tuple[Annotated[int, Field(ge=1)], ...] = (5, 10, 20, 40, 80)
-    feedback: Literal["lightgcn", "none"] = "lightgcn"
+    feedback: Literal["lightgcn", "lightgcn_with_bundles", "none"] = "lightgcn"
     feedback_width: Annotated[int, Field(ge=1)] = 64
     feedback_epochs: Annotated[int, Field(ge=1)] = 40
     max_feature_width: Annotated[int, Field(ge=1)] = 1024
@@ -168,8 +173,9 @@ class BundleConstructor(TrainedPipeline[Bundles]):
                 )
         if not (data.part == TRAIN).any():
             raise InputError("there is no training bundle", "divide the bundles with split_bundles")
-        settings, log = self.settings, data.log
-        if data.vectors is None and settings.feedback == "lightgcn" and log is not None and log.num_interactions:
+        settings = self.settings
+        log = feedback_log(data, with_bundles=settings.feedback == "lightgcn_with_bundles")
+        if data.vectors is None and settings.feedback != "none" and log.num_interactions:
             vectors = feedback_vectors(
                 log, width=settings.feedback_width, epochs=settings.feedback_epochs, seed=settings.seed,
                 progress=settings.progress,
@@ -197,6 +203,7 @@ class BundleConstructor(TrainedPipeline[Bundles]):
             epochs=settings.epochs,
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
+            weight_average=settings.weight_average,
             metric=settings.metric,
             stop="metric",
             keep="best",

@@ -17,19 +17,56 @@ from graphcl.pipelines.checkpoints import load_tensors, save_tensors
 from graphcl.pipelines.runs import MANIFEST, RunFolder, write_by_rename
 from graphcl.pipelines.saved_splits import IDS, id_map_of, id_table, read_table
 
-__all__ = ["BUNDLES", "ITEMS", "bundle_inputs", "feedback_vectors", "read_saved_bundles", "write_bundles"]
+__all__ = [
+    "BUNDLES",
+    "ITEMS",
+    "bundle_inputs",
+    "feedback_log",
+    "feedback_vectors",
+    "read_saved_bundles",
+    "write_bundles",
+]
 
 BUNDLES = "bundles.parquet"
 ITEMS = "item_inputs.safetensors"
 
 
+def feedback_log(bundles: Bundles, *, with_bundles: bool) -> Interactions:
+    """What feedback vectors are trained on: the users' interactions, and training bundles as further users if asked to.
+
+    Args:
+        bundles: with or without a log.
+        with_bundles: add the training bundles.
+
+    Returns:
+        Interactions without times; perhaps none.
+
+    Complexity: O(N).
+
+    Example:
+        >>> from graphcl.data import synthetic_bundles
+        >>> made = synthetic_bundles(50, 60, 20, styles=5)
+        >>> feedback_log(made, with_bundles=True).num_users - made.log.num_users
+        35
+    """
+    users = np.empty(0, dtype=np.int64) if bundles.log is None else bundles.log.user
+    items = np.empty(0, dtype=np.int64) if bundles.log is None else bundles.log.item
+    count = 0 if bundles.log is None else bundles.log.num_users
+    if with_bundles:
+        offsets, held = bundles.training
+        users = np.concatenate([users, count + np.repeat(np.arange(offsets.size - 1), np.diff(offsets))])
+        items = np.concatenate([items, held])
+        count += offsets.size - 1
+    return Interactions(users, items, IdMap(np.arange(count)), bundles.item_ids)
+
+
 def feedback_vectors(
     log: Interactions, *, width: int, epochs: int, seed: int, progress: bool
 ) -> npt.NDArray[np.float32]:
-    """Item vectors of LightGCN on the interactions of the users, as CLHE takes them; a twentieth chooses the epoch.
+    """Item vectors of LightGCN, as CLHE takes them; a twentieth of the interactions chooses the epoch.
 
     Args:
-        log: interactions; the catalogue is that of the bundles.
+        log: what :func:`feedback_log` gives; the catalogue is that of the bundles.
         width: of the vectors.
         epochs: most epochs.
         seed: of the training.

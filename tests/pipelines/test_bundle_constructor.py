@@ -17,7 +17,7 @@ from graphcl.errors import InputError
 from graphcl.pipelines import BundleConstructor, create_pipeline, load_pipeline
 from graphcl.pipelines.bundle_baselines import bundle_baselines, by_neighbours, item_neighbours
 from graphcl.pipelines.bundle_batches import BundleSampler, bundle_views
-from graphcl.pipelines.bundle_data import bundle_inputs, feedback_vectors
+from graphcl.pipelines.bundle_data import bundle_inputs, feedback_log, feedback_vectors
 
 QUICK: dict[str, Any] = {
     "epochs": 4, "batch_size": 64, "hidden": 8, "feedback_width": 8, "feedback_epochs": 2, "progress": False,
@@ -118,6 +118,21 @@ def test_missing_modalities_and_cold_items(bundles: Bundles) -> None:
     assert data.vectors is not None
     assert not data.vectors[cold].any()
     assert np.isfinite(list(constructor.evaluate("test").metrics.to_dict().values())).all()
+
+
+def test_training_bundles_can_count_as_users(bundles: Bundles) -> None:
+    holed = bundles.without_features(0.5, seed=3)
+    log = feedback_log(holed, with_bundles=True)
+    assert holed.log is not None
+    offsets, items = bundles.training
+    assert log.item[holed.log.num_interactions :].tolist() == items.tolist()
+    assert log.num_users == holed.log.num_users + offsets.size - 1
+    given = {**QUICK, "epochs": 1, "baselines": False, "weight_average": 0.5}
+    constructor = BundleConstructor("clhe", **given, feedback="lightgcn_with_bundles").fit(holed)
+    vectors = constructor._fitted()[1].vectors
+    assert vectors is not None
+    known = np.union1d(items, np.flatnonzero(holed.interacted))
+    assert np.flatnonzero(np.abs(vectors).sum(1)).tolist() == known.tolist()
 
 
 def test_resumed_run_ends_alike(bundles: Bundles, tmp_path: Path) -> None:
