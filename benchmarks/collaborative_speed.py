@@ -331,11 +331,27 @@ def part_synthetic(options: argparse.Namespace) -> dict[str, Any]:
             print(json.dumps(one), flush=True)
             if "failed" not in one:
                 runs[model, size] = {**one, "asked": size}
+                record("synthetic", of_sizes(runs, options.steps), options.out)  # the next one may run out of memory
+    return of_sizes(runs, options.steps)
+
+
+def of_sizes(runs: dict[tuple[str, int], dict[str, Any]], steps: int) -> dict[str, Any]:
     done = [runs[key] for key in sorted(runs)]
-    exponents = {
-        model: growth([one for one in done if one["model"] == model]) for model in {one["model"] for one in done}
-    }
-    return {"runs": done, "exponent": exponents, "steps": options.steps}
+    models = dict.fromkeys(one["model"] for one in done)
+    exponents = {model: growth([one for one in done if one["model"] == model]) for model in models}
+    return {"runs": done, "exponent": exponents, "steps": steps}
+
+
+def record(part: str, found: dict[str, Any], out: Path) -> str:
+    """Merge a part into the results and write them; returns the tables."""
+    target = out.with_suffix(".json")
+    parts: dict[str, Any] = json.loads(target.read_text()) if target.is_file() else {}
+    parts[part] = {**found, "machine": machine(), "date": time.strftime("%Y-%m-%d")}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(parts, indent=2) + "\n")
+    text = as_markdown(parts)
+    out.with_suffix(".md").write_text(text)
+    return text
 
 
 def growth(runs: list[dict[str, Any]]) -> float:
@@ -345,11 +361,11 @@ def growth(runs: list[dict[str, Any]]) -> float:
     return statistics.linear_regression(x, y).slope if len(runs) > 1 else math.nan
 
 
-def as_markdown(record: dict[str, Any]) -> str:
+def as_markdown(parts: dict[str, Any]) -> str:
     """The tables that are committed beside the JSON."""
     lines = ["# Speed of the graph recommenders", ""]
-    if "dense" in record:
-        part = record["dense"]
+    if "dense" in parts:
+        part = parts["dense"]
         lines += [
             "## MMHCL (user branch) on tiktok, one epoch",
             "",
@@ -377,8 +393,8 @@ def as_markdown(record: dict[str, Any]) -> str:
             f"transcription's matrices: {base['build_seconds']:.1f} s.",
             "",
         ]
-    if "recbole" in record:
-        part = record["recbole"]
+    if "recbole" in parts:
+        part = parts["recbole"]
         lines += [
             f"## LightGCN on {part['data']}, {part['layers']} layers, d = 64, {part['batch']} pairs a step",
             "",
@@ -410,8 +426,8 @@ def as_markdown(record: dict[str, Any]) -> str:
                 f"and buckets by popularity, takes {measured:.3f} s.",
             ]
         lines.append("")
-    if "synthetic" in record:
-        part = record["synthetic"]
+    if "synthetic" in parts:
+        part = parts["synthetic"]
         lines += [
             f"## One epoch of {part['steps']} steps on generated graphs",
             "",
@@ -466,14 +482,10 @@ def main() -> None:
         print(json.dumps(WORKERS[options.worker[0]](**json.loads(options.worker[1]))))
         return
     parts = {"dense": part_dense, "recbole": part_recbole, "synthetic": part_synthetic}
-    target = options.out.with_suffix(".json")
-    record: dict[str, Any] = json.loads(target.read_text()) if target.is_file() else {}
+    text = ""
     for name in options.parts:
-        record[name] = {**parts[name](options), "machine": machine(), "date": time.strftime("%Y-%m-%d")}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(record, indent=2) + "\n")
-        options.out.with_suffix(".md").write_text(as_markdown(record))
-    print(as_markdown(record))
+        text = record(name, parts[name](options), options.out)
+    print(text)
 
 
 if __name__ == "__main__":
