@@ -144,7 +144,8 @@ def as_markdown(records: dict[str, Any]) -> str:
         "# Accuracy of the graph recommenders",
         "",
         "Full ranking; items that a user met in training are no candidates, validation items are. The best "
-        "epoch is chosen by validation Recall@20; settings were chosen on validation.",
+        "epoch is chosen by validation Recall@20; layers and grids were chosen on validation, large batches for the "
+        "sake of time.",
     ]
     data_sets = dict.fromkeys(key.split("/")[0] for key in records)
     for data in data_sets:
@@ -163,7 +164,7 @@ def as_markdown(records: dict[str, Any]) -> str:
             epochs = ", ".join(str(run["best_epoch"]) for run in runs)
             seconds = statistics.median(run["median_epoch_seconds"] for run in runs)
             for part in ("test", "validation"):
-                cells = (f"{value['mean']:.4f} ± {value['deviation']:.4f}" for value in record[part].values())
+                cells = (shown(value, len(runs)) for value in record[part].values())
                 tail = f"{len(runs)} | {epochs} | {seconds:.1f}" if part == "test" else " | | "
                 lines.append(f"| {record['model']} | {part} | " + " | ".join(cells) + f" | {tail} |")
         for record in group.values():
@@ -175,7 +176,7 @@ def as_markdown(records: dict[str, Any]) -> str:
                 lines.append(
                     f"Of these, {names} were chosen among {tried} combinations by validation on seed {TUNING_SEED}."
                 )
-            wanted = WANTED.get((data, record["model"]))
+            wanted = WANTED.get((data, record["config"]["model"]))
             if wanted:
                 lines.append(f"Wanted of the mean: {wanted}.")
         models = [record for record in group.values() if "users" in record]
@@ -193,6 +194,10 @@ def as_markdown(records: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def shown(value: dict[str, float], seeds: int) -> str:
+    return f"{value['mean']:.4f}" + (f" ± {value['deviation']:.4f}" if seeds > 1 else "")
+
+
 def cut(pair: str) -> tuple[str, str, str]:
     return pair.partition("=")
 
@@ -202,6 +207,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="tiktok")
     parser.add_argument("--model", default="mmhcl")
+    parser.add_argument("--label", help="name in the results, to tell several settings of a model apart")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--split", choices=["ratio"], help="instead of the data set's own split")
     parser.add_argument("--set", dest="settings", nargs="*", default=[], metavar="KEY=VALUE")
@@ -224,7 +230,7 @@ def main() -> None:
         runs.append(run)
         users.append(of_users)
         record: dict[str, Any] = {
-            "model": options.model,
+            "model": options.label or options.model,
             "settings": settings,
             "tuning": tuning,
             "config": CollaborativeRecommender(options.model, **settings).get_config(),
@@ -240,7 +246,7 @@ def main() -> None:
             }
         # Read again each time: another model may have been measured meanwhile.
         records: dict[str, Any] = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else {}
-        records[f"{options.data}/{options.model}"] = record
+        records[f"{options.data}/{options.label or options.model}"] = record
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(target, records)
         text = as_markdown(json.loads(target.read_text(encoding="utf-8")))
