@@ -24,6 +24,7 @@ from graphcl.functional.cluster_restricted import cluster_restricted_info_nce, c
 from graphcl.functional.cmim import cmim
 from graphcl.functional.comet import comet, comet_id, comet_observation, comet_sample
 from graphcl.functional.conr import conr
+from graphcl.functional.contrastive_regularizer import contrastive_regularizer
 from graphcl.functional.cwcl import cwcl
 from graphcl.functional.dbpm import bad_pair_weights, dbpm
 from graphcl.functional.decoupled import dcl, dclw
@@ -131,6 +132,7 @@ __all__ = [
     "comet_sample",
     "compose_stages",
     "conr",
+    "contrastive_regularizer",
     "cua",
     "cwcl",
     "dbpm",

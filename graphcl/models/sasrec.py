@@ -180,12 +180,33 @@ class SASRec(nn.Module):
         Returns:
             The sum over the targets divided by ``batch.total``, and ``{"cross_entropy": same value}``.
         """
-        embedded, classes = tied_embedding(
-            self.item_embedding.weight, batch.sequences.items, self._first_class, self.num_items + 1
-        )
-        hidden = self._encode_embedded(embedded, batch.sequences)[batch.supervised]
-        loss = linear_cross_entropy(hidden, classes, batch.targets - self._first_class, reduction="sum") / batch.total
+        loss, _ = self.next_item_loss(batch)
         return loss, {"cross_entropy": loss.detach()}
+
+    def next_item_loss(self, batch: SequenceBatch, *others: PackedSequences) -> tuple[Tensor, list[Tensor]]:
+        """Cross-entropy of a step beside the encoding of further sequences, with one gradient buffer for the table.
+
+        Args:
+            batch: packed histories with targets.
+            *others: more sequences, such as views.
+
+        Returns:
+            The loss of :meth:`objective`, and the encoder's output of every packed set, the batch's first, each
+            [R * C, d] over its slots.
+        """
+        packed = (batch.sequences, *others)
+        ids = [sequences.items.flatten() for sequences in packed]
+        embedded, classes = tied_embedding(
+            self.item_embedding.weight, torch.cat(ids), self._first_class, self.num_items + 1
+        )
+        parts = torch.split(embedded, [part.shape[0] for part in ids])
+        encoded = [
+            self._encode_embedded(part.view(*sequences.items.shape, -1), sequences)
+            for part, sequences in zip(parts, packed, strict=True)
+        ]
+        hidden = encoded[0][batch.supervised]
+        loss = linear_cross_entropy(hidden, classes, batch.targets - self._first_class, reduction="sum") / batch.total
+        return loss, encoded
 
     def cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Mean softmax cross-entropy over the whole catalogue, never as a matrix of tokens by items.

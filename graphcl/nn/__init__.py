@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graphcl.nn.assignment import SinkhornPrototypes, StudentT
+from graphcl.nn.augmenter import EmbeddingAugmenter
 from graphcl.nn.bundle import BundleEncoder, TokenFusion
 from graphcl.nn.encoders import MLP, GCNConv, GraphEncoder, SmoothedEncoder, gcn_operator
 from graphcl.nn.fusion import ModalityFusion
@@ -17,13 +18,14 @@ from graphcl.nn.heterogeneous import (
 )
 from graphcl.nn.hypergraph import HypergraphConv
 from graphcl.nn.lightgcn import LightGCNConv
-from graphcl.nn.packing import PackedSequences, pack_sequences
+from graphcl.nn.packing import PackedSequences, pack_padded, pack_sequences
 from graphcl.nn.transformer import SequenceTransformer, TransformerLayer
 
 __all__ = [
     "MLP",
     "BundleEncoder",
     "ContextAggregation",
+    "EmbeddingAugmenter",
     "GCNConv",
     "GraphEncoder",
     "HypergraphConv",
@@ -43,5 +45,6 @@ __all__ = [
     "TypeFeatures",
     "TypeTransform",
     "gcn_operator",
+    "pack_padded",
     "pack_sequences",
 ]

@@ -14,7 +14,8 @@ from graphcl.data import Split
 from graphcl.data.ranges import offsets_of
 from graphcl.errors import InputError
 from graphcl.pipelines.base import Embeddings
-from graphcl.pipelines.batches import WindowSource, history_batches, training_windows
+from graphcl.pipelines.batches import TrainingWindows, WindowSource, history_batches, training_windows
+from graphcl.pipelines.contrast_rows import ContrastSource, rows_by_target
 from graphcl.pipelines.ranking import (
     Histories,
     IntArray,
@@ -124,7 +125,21 @@ class SequentialRecommender(RankingPipeline):
             accelerator=settings.accelerator,
             progress=settings.progress,
         )
-        return WindowSource(windows, settings.batch_size, settings.seed), self._validation(data), plan
+        return self._source(model, windows, sequences.offsets), self._validation(data), plan
+
+    def _source(self, model: Any, windows: TrainingWindows, offsets: IntArray) -> WindowSource:
+        """The steps of an epoch, with rows for contrastive terms where the model wants them."""
+        settings, needs = self.settings, getattr(model, "contrast", None)
+        if needs is None or not needs.rows:
+            return WindowSource(windows, settings.batch_size, settings.seed)
+        rows = training_windows(windows.items, offsets, max_length=self.model_config.max_length, rows="prefix")
+        return ContrastSource(
+            windows,
+            settings.batch_size,
+            settings.seed,
+            rows,
+            rows_by_target(rows, model.num_items) if needs.same_target else None,
+        )
 
     def _history_note(self, part: str) -> str:
         return f"{super()._history_note(part)}, the last {self.model_config.max_length}"
@@ -199,8 +214,10 @@ def encode_histories(model: Any, items: IntArray, offsets: IntArray) -> Tensor:
     queries = table.new_empty(offsets.size - 1, table.shape[1])
     was_training = model.training
     model.eval()
+    encode_last = getattr(model, "encode_last", None)
     for numbers, packed in history_batches(items + 1, offsets, max_length=model.config.max_length):
         batch = packed.to(table.device)
-        queries[torch.from_numpy(numbers).to(table.device)] = model.encode_packed(batch)[batch.last]
+        encoded = model.encode_packed(batch)[batch.last] if encode_last is None else encode_last(batch)
+        queries[torch.from_numpy(numbers).to(table.device)] = encoded
     model.train(was_training)
     return queries

@@ -157,6 +157,8 @@ def train(
 
     Args:
         model: has ``objective(batch) -> (loss, {name: part})``; the loss is a mean over the batch's ``total``. Where it
+            has ``parameter_groups()`` and ``training_steps(batch)``, a batch takes those steps instead, each group with
+            an Adam of its own (see :class:`graphcl.models.SteppedModel`). Where it
             has ``on_epoch_start(epoch, generator)``, that is called before the batches of each epoch (from 0) are
             drawn, with a CPU generator that is a function of (seed, epoch) alone: models redraw their graphs or set
             their centres there.
@@ -183,7 +185,9 @@ def train(
         if accelerator == "auto":
             accelerator = "gpu" if torch.cuda.is_available() else "cpu"
         # Spawned processes run this loop only, not the caller's script again; they leave their result in the folder.
-        strategy = "ddp_spawn" if plan.devices > 1 else "auto"
+        stepped = hasattr(model, "training_steps")  # such a step leaves the gradients of other groups out
+        several = "ddp_spawn_find_unused_parameters_true" if stepped else "ddp_spawn"
+        strategy = several if plan.devices > 1 else "auto"
         with torch.random.fork_rng(), _quiet_lightning(), _errors_of_processes():
             trainer = pl.Trainer(
                 max_epochs=1,  # Lightning runs the steps of all epochs in one; `_Epochs` knows where they begin and end
@@ -210,21 +214,58 @@ class _TrainedModule(pl.LightningModule):
         super().__init__()
         self.model = model
         self.plan = plan
+        self.groups: dict[str, list[nn.Parameter]] = {}
+        if hasattr(model, "training_steps"):
+            self.automatic_optimization = False
+            grouped: Any = model.parameter_groups
+            self.groups = {name: list(parameters) for name, parameters in grouped().items()}
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        if self.groups:
+            return self._take_steps(batch)
         objective: Any = self.model.objective
         with _divergence_explained():
             loss, parts = objective(batch)
         return {"loss": loss, "parts": parts}
 
+    def _take_steps(self, batch: Any) -> dict[str, Any]:
+        """All steps of a batch; the first one's value is the loss, a part that comes again keeps its first value."""
+        optimizers = dict(zip(self.groups, self.trainer.optimizers, strict=True))
+        steps: Any = self.model.training_steps
+        record: dict[str, Any] = {}
+        for name, objective in steps(batch):
+            with self._only(name), _divergence_explained():
+                loss, parts = objective()
+                optimizers[name].zero_grad()
+                self.manual_backward(loss)
+            optimizers[name].step()
+            record = record or {"loss": loss.detach(), "parts": {}}
+            record["parts"] = {**parts, **record["parts"]}
+        return record
+
+    @contextmanager
+    def _only(self, name: str) -> Iterator[None]:
+        """Let the parameters of one group alone require gradients."""
+        others = [parameter for group in self.groups if group != name for parameter in self.groups[group]]
+        frozen = [parameter for parameter in others if parameter.requires_grad]
+        try:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Any:
         return batch.to(device)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         plan = self.plan
-        return torch.optim.Adam(
-            self.model.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=True
-        )
+        groups = self.groups.values() if self.groups else [list(self.model.parameters())]
+        return [
+            torch.optim.Adam(group, lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=True)
+            for group in groups
+        ]
 
 
 class _Steps:

@@ -18,6 +18,12 @@ from replay_cases import Case, read_document, runner_of
 HERE = Path(__file__).parent
 FILES = ["graph-contrastive.json", "losses.json", "multimodal-recommendation.json", "sequential-recommendation.json"]
 COVERED = {
+    "cl4srec_loss",
+    "contrastive_regulariser",
+    "duorec_loss",
+    "mclrec_cl2_and_R",
+    "mclrec_training_step",
+    "model_augmenter",
     "crop_mask_reorder",
     "engine_weighted_lse",
     "hgnn.operator",

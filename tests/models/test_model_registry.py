@@ -14,7 +14,8 @@ from torch import nn
 from graphcl.errors import InputError
 from graphcl.models import SASRec, SASRecConfig, SequentialModel, build_config, get_model, list_models, register_model
 from graphcl.models.registry import unregister_model
-from graphcl.pipelines.batches import make_batch, training_windows
+from graphcl.pipelines.batches import training_windows
+from graphcl.pipelines.contrast_rows import ContrastSource, rows_by_target
 
 
 def small(name: str) -> Any:
@@ -37,7 +38,9 @@ def test_sequential_models_keep_the_contract(name: str) -> None:
     torch.testing.assert_close(alone, users[:1])
     windows = training_windows(np.arange(1, 8), np.array([0, 7]), max_length=6)
     model.train()
-    loss, parts = model.objective(make_batch(windows, np.array([0])))
+    rows = training_windows(np.arange(1, 8), np.array([0, 7]), max_length=6, rows="prefix")
+    source = ContrastSource(windows, 8, 0, rows, rows_by_target(rows, 12))
+    loss, parts = model.objective(next(source.batches(0, 0, 1)))
     assert loss.ndim == 0
     assert bool(torch.isfinite(loss))
     assert parts

@@ -440,3 +440,20 @@ def test_what_cannot_be_trained_is_refused(log: Interactions) -> None:
     unused = Split(split.interactions, np.where(split.part == 1, 3, split.part).astype(np.uint8), "no validation")
     with pytest.raises(InputError):
         SequentialRecommender().fit(unused)
+
+
+@pytest.mark.parametrize("name", ["duorec", "mclrec"])
+def test_a_contrastive_run_in_two_parts_equals_one(name: str, log: Interactions, tmp_path: Path) -> None:
+    """Views, partners, dropout and both optimisers of MCLRec go on as if the run had never stopped."""
+    settings = {**QUICK, "weight_average": 0.9}
+    whole = SequentialRecommender(name, **settings).fit(log, tmp_path / "whole")
+    SequentialRecommender(name, **{**settings, "epochs": 1}).fit(log, tmp_path / "parts")
+    parts = SequentialRecommender(name, **settings).fit(log, tmp_path / "parts", resume=True)
+    assert_equal_weights(whole, parts)
+    assert [r["loss"] for r in whole.training_history] == [r["loss"] for r in parts.training_history]
+    assert whole.training_history[-1]["contrast" if name == "duorec" else "augmenter_loss"] > 0
+
+
+def test_mclrec_trains_in_two_processes(log: Interactions) -> None:
+    recommender = SequentialRecommender("mclrec", **{**QUICK, "epochs": 1, "devices": 2, "accelerator": "cpu"}).fit(log)
+    assert recommender.training_history[-1]["loss"] > 0

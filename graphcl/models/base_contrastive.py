@@ -1,0 +1,209 @@
+"""What contrastive sequential methods share: an encoder of any kind, and rows whose views it encodes in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from pydantic import field_validator, model_validator
+from torch import Tensor, nn
+
+from graphcl.errors import InputError
+from graphcl.kernels import linear_cross_entropy
+from graphcl.models.base import ContrastRows, Objective, PaddedSequences, SequenceBatch
+from graphcl.models.registry import get_model
+from graphcl.models.sasrec import SASRecConfig
+from graphcl.models.settings import ModelConfig
+from graphcl.nn import PackedSequences, pack_padded
+
+__all__ = ["ContrastNeeds", "ContrastiveConfig", "ContrastiveModel"]
+
+
+@dataclass(frozen=True)
+class ContrastNeeds:
+    """What a model wants in the `ContrastRows` of its batches.
+
+    Args:
+        rows: any rows at all.
+        same_target: another row with the same target for each.
+        retrieved: semantically similar sequences for each.
+    """
+
+    rows: bool = True
+    same_target: bool = False
+    retrieved: bool = False
+
+
+class ContrastiveConfig(SASRecConfig):
+    """Settings of every contrastive method: those of its encoder, beside its own.
+
+    What is not given takes the default of the encoder (``dropout``, ``inner``, ``layers``); settings that an encoder
+    does not have (``heads`` of gru4rec) change nothing.
+
+    Args:
+        encoder: name of a sequential model that encodes: ``sasrec``, ``gru4rec`` or a registered one of your own.
+
+    Example:
+        >>> ContrastiveConfig(encoder="gru4rec").layers, ContrastiveConfig().layers
+        (1, 2)
+    """
+
+    encoder: str = "sasrec"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_defaults_of_encoder(cls, values: Any) -> Any:
+        name = values.get("encoder", cls.model_fields["encoder"].default) if isinstance(values, Mapping) else None
+        if not isinstance(name, str) or name == "sasrec":
+            return values
+        try:
+            own = get_model(name, task="sequential").config_class.model_fields
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        shared = {
+            field: own[field].default
+            for field in own
+            if field in SASRecConfig.model_fields
+            and cls.model_fields[field].default == SASRecConfig.model_fields[field].default
+        }
+        return {**shared, **values}
+
+    @field_validator("encoder")
+    @classmethod
+    def _encoder_is_no_method(cls, name: str) -> str:
+        if issubclass(get_model(name, task="sequential"), ContrastiveModel):
+            raise ValueError("a contrastive method cannot encode for another; use sasrec or gru4rec")
+        return name
+
+
+class ContrastiveModel(nn.Module):
+    """A sequential encoder that is trained with contrastive terms beside next-item cross-entropy.
+
+    An encoder is a module with ``forward(item_seq [B, L], lengths [B]) -> [B, d]`` and ``item_embeddings() -> [V, d]``.
+    That is enough. One that also has ``encode_packed`` and ``next_item_loss`` as `graphcl.models.SASRec` does is
+    trained with one causal pass a user; any other is called once for every prefix.
+
+    A method derives from it, says in ``contrast`` what its batches must hold, and adds ``objective``.
+
+    Args:
+        num_items: V.
+        config: settings; the defaults when None.
+        encoder: a module of your own instead of the one that ``config.encoder`` names.
+        generator: source of the initial weights.
+
+    Raises:
+        ValueError: when ``num_items`` is below 1.
+    """
+
+    config_class: ClassVar[type[ModelConfig]] = ContrastiveConfig
+
+    def __init__(
+        self,
+        num_items: int,
+        config: Any = None,
+        *,
+        encoder: nn.Module | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if num_items < 1:
+            raise ValueError(f"num_items must be at least 1, got {num_items}")
+        settings: Any = config or self.config_class()
+        self.config = settings
+        self.num_items = num_items
+        if encoder is None:
+            kind: Any = get_model(self.config.encoder, task="sequential")
+            shared = {name: getattr(self.config, name) for name in kind.config_class.model_fields}
+            encoder = kind(num_items, kind.config_class(**shared), generator=generator)
+        self.encoder: Any = encoder
+
+    @property
+    def contrast(self) -> ContrastNeeds:
+        """What the batches must hold beside the histories."""
+        return ContrastNeeds()
+
+    @property
+    def mask_id(self) -> int:
+        """Id that masked items take: a token of its own where the table has that row, else 0, which is hidden."""
+        return self.num_items + 1 if self.config.mask_row else 0
+
+    def forward(self, item_seq: Tensor, lengths: Tensor) -> Tensor:
+        """[B, L] right-padded ids and [B] lengths to [B, d] user embeddings."""
+        embedded: Tensor = self.encoder(item_seq, lengths)
+        return embedded
+
+    def item_embeddings(self) -> Tensor:
+        """[V, d] embeddings of ids 1..V; the score of item i for a user is the inner product with row i - 1."""
+        table: Tensor = self.encoder.item_embeddings()
+        return table
+
+    def encode_packed(self, sequences: PackedSequences) -> Tensor:
+        """[R * C, d] encoder output at every slot of packed histories."""
+        if hasattr(self.encoder, "encode_packed"):
+            encoded: Tensor = self.encoder.encode_packed(sequences)
+            return encoded
+        return self._encode_slots(sequences, sequences.slots)
+
+    def encode_last(self, sequences: PackedSequences) -> Tensor:
+        """[S, d] encoder output at the last item of every packed history."""
+        if hasattr(self.encoder, "encode_packed"):
+            return self.encode_packed(sequences)[sequences.last]
+        items, lengths = sequences.padded()
+        last: Tensor = self(items, lengths)
+        return last
+
+    def objective(self, batch: SequenceBatch) -> Objective:
+        """The scalar to minimise and its parts by name."""
+        raise NotImplementedError
+
+    def pack_views(self, *views: PaddedSequences | tuple[Tensor, Tensor]) -> PackedSequences:
+        """Several views of the same B rows as one packed set, the first view's rows first."""
+        pairs = [(view.items, view.lengths) if isinstance(view, PaddedSequences) else view for view in views]
+        width = max(items.shape[1] for items, _ in pairs)
+        items = torch.cat([nn.functional.pad(items, (0, width - items.shape[1])) for items, _ in pairs])
+        return pack_padded(items, torch.cat([lengths for _, lengths in pairs]), hides_zeros=True)
+
+    def next_item_loss(self, batch: SequenceBatch, *others: PackedSequences) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Cross-entropy of a step beside the encoding of further sequences.
+
+        Args:
+            batch: packed histories with targets.
+            *others: packed views.
+
+        Returns:
+            The sum over the targets divided by ``batch.total``, the [R * C, d] output at the batch's slots (of an
+            encoder without causal pass: at the supervised ones), and [S, d] output at the last item of each sequence
+            of every other packed set.
+        """
+        if hasattr(self.encoder, "next_item_loss"):
+            loss, (first, *rest) = self.encoder.next_item_loss(batch, *others)
+            return loss, first, [part[packed.last] for part, packed in zip(rest, others, strict=True)]
+        encoded = self._encode_slots(batch.sequences, batch.supervised)
+        hidden = encoded[batch.supervised]
+        loss = linear_cross_entropy(hidden, self.item_embeddings(), batch.targets - 1, reduction="sum") / batch.total
+        return loss, encoded, [self.encode_last(packed) for packed in others]
+
+    def rows_of(self, batch: SequenceBatch) -> ContrastRows:
+        """The rows that the contrastive terms use.
+
+        Raises:
+            ValueError: when the batch was made without.
+        """
+        if batch.contrast is None:
+            raise ValueError(f"{type(self).__name__} needs batches with contrast rows; see ContrastSource")
+        return batch.contrast
+
+    def _encode_slots(self, sequences: PackedSequences, slots: Tensor) -> Tensor:
+        """Output at some slots by calling the encoder on every prefix; zeros elsewhere."""
+        items, _ = sequences.padded()
+        owner, place = sequences.segments.flatten()[slots], sequences.positions.flatten()[slots]
+        later = torch.arange(items.shape[1], device=items.device) > place[:, None]
+        hidden: Tensor = self(items[owner].masked_fill(later, 0), place + 1)
+        return hidden.new_zeros(sequences.items.numel(), hidden.shape[1]).index_copy(0, slots, hidden)
+
+
+def split_views(encoded: Tensor, num_views: int) -> Sequence[Tensor]:
+    """The [B, d] outputs of each of several views that were packed as one set."""
+    return encoded.chunk(num_views)

@@ -1,0 +1,161 @@
+"""GRU4Rec: a recurrent sequential recommender with full-softmax cross-entropy."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from graphcl.kernels import linear_cross_entropy
+from graphcl.models.base import Objective, SequenceBatch
+from graphcl.models.settings import ModelConfig
+from graphcl.nn import PackedSequences
+from graphcl.nn.dropout import dropout
+from graphcl.nn.linear import Linear
+from graphcl.nn.tied_embedding import tied_embedding
+
+Size = Annotated[int, Field(ge=1)]
+
+
+class GRU4RecConfig(ModelConfig):
+    """Settings of :class:`GRU4Rec`.
+
+    Args:
+        hidden: embedding width d.
+        inner: width of the recurrent state.
+        layers: recurrent layers.
+        max_length: longest history that is read; older items are dropped.
+        dropout: rate on the embedded items.
+        padding_class: let the padding row compete in the softmax (ids 0..V instead of 1..V).
+        mask_row: keep one more, never scored item row V+1 (a mask token).
+
+    Example:
+        >>> GRU4RecConfig(hidden=32).inner
+        128
+    """
+
+    hidden: Size = 64
+    inner: Size = 128
+    layers: Size = 1
+    max_length: Size = 50
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.3
+    padding_class: bool = False
+    mask_row: bool = False
+
+
+class GRU4Rec(nn.Module):
+    """Gated recurrent network over item ids; a user is the projected state after the last item.
+
+    Paper: Tan, Xu and Liu, "Improved Recurrent Neural Networks for Session-based Recommendations", 2016,
+    https://arxiv.org/abs/1606.08117. Deviation, shared with RecBole: full-softmax cross-entropy
+
+    ``L = mean_t -log softmax((W g_t) E^T)[s_{t+1}]``
+
+    over every position t instead of sampled ranking losses, with g_t the state of a GRU without biases.
+
+    Args:
+        num_items: V; ids run from 1 to V and 0 is padding.
+        config: sizes and rates; the defaults when None.
+        generator: source of the initial weights; torch's own when None.
+
+    Raises:
+        ValueError: when ``num_items`` is below 1.
+
+    Complexity: time O(S L (d + inner) inner) for S sequences of at most L items and O(T V d) for the loss; memory
+    O(S L inner).
+
+    Example:
+        >>> model = GRU4Rec(num_items=9, config=GRU4RecConfig(hidden=8, inner=6)).eval()
+        >>> model(torch.tensor([[3, 1, 0, 0]]), torch.tensor([2])).shape, model.item_embeddings().shape
+        (torch.Size([1, 8]), torch.Size([9, 8]))
+    """
+
+    config_class: ClassVar[type[ModelConfig]] = GRU4RecConfig
+
+    def __init__(
+        self, num_items: int, config: GRU4RecConfig | None = None, *, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        if num_items < 1:
+            raise ValueError(f"num_items must be at least 1, got {num_items}")
+        config = config or GRU4RecConfig()
+        self.config = config
+        self.num_items = num_items
+        self.item_embedding = nn.Embedding(num_items + 1 + config.mask_row, config.hidden, padding_idx=0)
+        self.recurrent = nn.GRU(config.hidden, config.inner, config.layers, bias=False, batch_first=True)
+        self.project = Linear(config.inner, config.hidden)
+        nn.init.xavier_normal_(self.item_embedding.weight, generator=generator)
+        for weight in (*self.recurrent.parameters(), self.project.weight):
+            nn.init.xavier_uniform_(weight, generator=generator)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, item_seq: Tensor, lengths: Tensor) -> Tensor:
+        """User embeddings of right-padded histories.
+
+        Args:
+            item_seq: [B, L] ids, 0 where padded.
+            lengths: [B] number of items of each history, at least 1.
+
+        Returns:
+            [B, d] projected state after item ``lengths - 1``.
+        """
+        states = self._states(self.item_embedding(item_seq))
+        last: Tensor = self.project(states[torch.arange(item_seq.shape[0], device=item_seq.device), lengths - 1])
+        return last
+
+    def encode_packed(self, sequences: PackedSequences) -> Tensor:
+        """Projected state at every slot of packed histories.
+
+        Args:
+            sequences: histories.
+
+        Returns:
+            [R * C, d]; zero rows in unused slots.
+        """
+        return self._encode_embedded(self.item_embedding(sequences.items), sequences)
+
+    def item_embeddings(self) -> Tensor:
+        """[V, d] embeddings of ids 1..V; the score of item i for a user is the inner product with row i - 1."""
+        return self.item_embedding.weight[1 : self.num_items + 1]
+
+    def objective(self, batch: SequenceBatch) -> Objective:
+        """Full-softmax cross-entropy of the next item at every supervised slot.
+
+        Args:
+            batch: packed histories with targets.
+
+        Returns:
+            The sum over the targets divided by ``batch.total``, and ``{"cross_entropy": same value}``.
+        """
+        loss, _ = self.next_item_loss(batch)
+        return loss, {"cross_entropy": loss.detach()}
+
+    def next_item_loss(self, batch: SequenceBatch, *others: PackedSequences) -> tuple[Tensor, list[Tensor]]:
+        """Cross-entropy of a step beside the encoding of further sequences, as :meth:`SASRec.next_item_loss`."""
+        packed = (batch.sequences, *others)
+        ids = [sequences.items.flatten() for sequences in packed]
+        first = 0 if self.config.padding_class else 1
+        embedded, classes = tied_embedding(self.item_embedding.weight, torch.cat(ids), first, self.num_items + 1)
+        parts = torch.split(embedded, [part.shape[0] for part in ids])
+        encoded = [
+            self._encode_embedded(part.view(*sequences.items.shape, -1), sequences)
+            for part, sequences in zip(parts, packed, strict=True)
+        ]
+        hidden = encoded[0][batch.supervised]
+        loss = linear_cross_entropy(hidden, classes, batch.targets - first, reduction="sum") / batch.total
+        return loss, encoded
+
+    def _encode_embedded(self, embedded: Tensor, sequences: PackedSequences) -> Tensor:
+        padded, _ = sequences.padded(embedded)
+        states = self._states(padded)
+        owner = sequences.segments.flatten()[sequences.slots]
+        place = sequences.positions.flatten()[sequences.slots]
+        used: Tensor = self.project(states[owner, place])
+        return used.new_zeros(sequences.items.numel(), used.shape[1]).index_copy(0, sequences.slots, used)
+
+    def _states(self, embedded: Tensor) -> Tensor:
+        """[B, L, inner]; causal, so right padding changes no state that is read."""
+        states: Tensor = self.recurrent(dropout(embedded, self.config.dropout, self.training))[0]
+        return states
