@@ -30,6 +30,7 @@ app.command("evaluate")(runs.evaluate)
 app.command("recommend")(runs.recommend)
 app.command("embed")(runs.embed)
 app.command("score")(runs.score)
+app.command("retrieve")(runs.retrieve)
 app.command("report")(runs.report)
 
 

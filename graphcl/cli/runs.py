@@ -1,4 +1,4 @@
-"""Commands on a finished run: evaluate, recommend, embed, score, report."""
+"""Commands on a finished run: evaluate, recommend, embed, score, retrieve, report."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def embed(
         Path, typer.Option(help="File to write: .parquet or .npz for vectors; .parquet, .csv or .jsonl for clusters.")
     ],
     what: Annotated[
-        Literal["items", "users", "bundles", "nodes", "entities", "clusters"] | None,
+        Literal["items", "users", "bundles", "nodes", "entities", "labels", "queries", "clusters"] | None,
         typer.Option(help="Whose embeddings to write; by default items, or nodes. Or the clusters of the nodes."),
     ] = None,
     as_json: Json = False,
@@ -166,6 +166,35 @@ def score(
         print_json({"rows": rows, "out": str(out)})
         return
     typer.echo(f"wrote {rows:,} scored events to {out}")
+
+
+def retrieve(
+    run: RunFolder,
+    queries: Annotated[
+        Path, typer.Option(help="Features of the queries: rows of feature:value below a header, or .npy.")
+    ],
+    out: Annotated[Path, typer.Option(help="File to write: .parquet, .csv or .jsonl.")],
+    k: Annotated[
+        int | None, typer.Option("-k", "--top", min=1, help="Labels for each query; 20, or all where there are fewer.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Retrieve the best labels of queries by a run of a dual encoder; the run folder also holds its index."""
+    from graphcl.data import read_query_features
+    from graphcl.pipelines import load_pipeline
+    from graphcl.pipelines.retrieval import Retriever
+
+    _check_suffix(out, _TABLE_SUFFIXES)
+    pipeline = load_pipeline(run)
+    if not isinstance(pipeline, Retriever):
+        raise InputError(f"a {pipeline.task} run retrieves no labels", "give a run of dual_encoder", path=run)
+    table = pipeline.retrieve(read_query_features(queries), k or min(_DEFAULT_TOP, pipeline.num_labels))
+    write_output(out, lambda path: _write_table(table, path, out.suffix))
+    count = table["query"].n_unique()
+    if as_json:
+        print_json({"rows": table.height, "queries": count, "out": str(out)})
+        return
+    typer.echo(f"wrote {table.height:,} labels for {count:,} queries to {out}")
 
 
 def report(

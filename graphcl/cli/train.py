@@ -99,6 +99,11 @@ def train(
 
         refuse_options({**of_interactions, **of_graphs}, f"{model} trains on events; their reader has --load")
         arguments = {"data": load_events(data, **reading)}
+    elif pipeline.data_kind == "retrieval":
+        from graphcl.data import load_retrieval
+
+        refuse_options({**of_interactions, **of_graphs}, f"{model} trains on queries and labels, not on these")
+        arguments = {"data": load_retrieval(data, **reading)}
     else:
         refuse_options(of_interactions, f"{model} trains on a graph, not on interactions")
         arguments = {"data": load_graph(data, reading, of_graphs)}

@@ -17,7 +17,12 @@ from graphcl.data.bundles import Bundles, PartialBundles, sorted_bundles, split_
 from graphcl.data.doctor import DataWarning, DoctorReport, diagnose
 from graphcl.data.event_generator import EnterpriseLog, enterprise_log
 from graphcl.data.events import Events, load_events, read_events, stream_events
-from graphcl.data.extreme_text import read_extreme_folder, read_extreme_text, read_sparse_rows
+from graphcl.data.extreme_text import (
+    read_extreme_folder,
+    read_extreme_text,
+    read_query_features,
+    read_sparse_rows,
+)
 from graphcl.data.features import (
     Incidence,
     ItemFeatures,
@@ -139,6 +144,7 @@ __all__ = [
     "read_item_incidence",
     "read_json_split",
     "read_labelled_split",
+    "read_query_features",
     "read_sparse_rows",
     "read_text_split",
     "read_typed_edges",

@@ -15,7 +15,7 @@ from graphcl.data.retrieval import Features, LabelledQueries, RetrievalData, Spa
 from graphcl.data.text_table import check_utf8
 from graphcl.errors import InputError
 
-__all__ = ["read_extreme_folder", "read_extreme_text", "read_sparse_rows"]
+__all__ = ["read_extreme_folder", "read_extreme_text", "read_query_features", "read_sparse_rows"]
 
 _PREFIXES = {"train": "trn", "valid": "val", "test": "tst"}
 _LABELS = ("lbl_X_Xf", "label_features")
@@ -118,6 +118,27 @@ def read_extreme_folder(path: str | Path) -> RetrievalData:
         _label_names(folder),
         str(folder),
     )
+
+
+def read_query_features(path: str | Path) -> Features:
+    """Read features alone: a ``.npy`` matrix, sparse rows, or queries whose labels are left aside.
+
+    Args:
+        path: file of `read_sparse_rows` or `read_extreme_text`, told apart by the header, or a NumPy array.
+
+    Returns:
+        The features.
+
+    Raises:
+        InputError: as these.
+
+    Complexity: O(entries).
+    """
+    path = existing_file(path)
+    if path.suffix == ".npy":
+        return _dense(path)
+    _, header = next(_lines(path), (1, ""))
+    return read_sparse_rows(path) if len(header.split()) == 2 else read_extreme_text(path).features
 
 
 class _Rows:
@@ -225,8 +246,10 @@ def _features(folder: Path, stem: str) -> Features | None:
     if (folder / f"{stem}.txt").is_file():
         return read_sparse_rows(folder / f"{stem}.txt")
     path = folder / f"{stem}.npy"
-    if not path.is_file():
-        return None
+    return _dense(path) if path.is_file() else None
+
+
+def _dense(path: Path) -> NDArray[np.float32]:
     try:
         table = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:

@@ -110,7 +110,7 @@ class LabelledQueries:
         labels: the labels of every query, none twice; ``labels.width`` is the number of all labels.
 
     Raises:
-        ValueError: numbers of rows that differ, or dense features that are not a finite matrix.
+        ValueError: numbers of rows that differ, a label twice, or dense features that are not a finite matrix.
     """
 
     features: Features
@@ -123,6 +123,10 @@ class LabelledQueries:
             raise ValueError("dense features must be a matrix of finite numbers")
         if num_rows(self.features) != self.labels.num_rows:
             raise ValueError(f"{num_rows(self.features)} rows of features and {self.labels.num_rows} of labels")
+        rows = np.repeat(np.arange(self.num_queries), self.labels.sizes)
+        pairs = np.sort(rows * max(self.labels.width, 1) + self.labels.columns)
+        if (pairs[1:] == pairs[:-1]).any():
+            raise ValueError("a query has a label twice")
 
     @property
     def num_queries(self) -> int:

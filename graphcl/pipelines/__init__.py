@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from graphcl.pipelines.collaborative import CollaborativeRecommender
     from graphcl.pipelines.embedding import NodeEmbedder
     from graphcl.pipelines.events import EventScorer
+    from graphcl.pipelines.retrieval import Retriever
+    from graphcl.pipelines.retrieval_index import RetrievalIndex
     from graphcl.pipelines.runs import RunFolder
     from graphcl.pipelines.sequential import SequentialRecommender
 
@@ -29,9 +31,11 @@ _PIPELINES = {
     "alignment": ("graphcl.pipelines.alignment", "ItemAligner"),
     "bundle": ("graphcl.pipelines.bundle", "BundleConstructor"),
     "events": ("graphcl.pipelines.events", "EventScorer"),
+    "retrieval": ("graphcl.pipelines.retrieval", "Retriever"),
 }
 _LAZY = {
     "Embeddings": "graphcl.pipelines.base",
+    "RetrievalIndex": "graphcl.pipelines.retrieval_index",
     "Pipeline": "graphcl.pipelines.base",
     "RunFolder": "graphcl.pipelines.runs",
     "TrainedPipeline": "graphcl.pipelines.base",
@@ -47,6 +51,8 @@ __all__ = [
     "NodeClusterer",
     "NodeEmbedder",
     "Pipeline",
+    "RetrievalIndex",
+    "Retriever",
     "RunFolder",
     "SequentialRecommender",
     "TrainedPipeline",

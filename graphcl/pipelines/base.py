@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from graphcl.pipelines.training import EpochSource, TrainingPlan, Validate
 
-DataKind = Literal["interactions", "graph", "heterogeneous", "bundles", "events"]
+DataKind = Literal["interactions", "graph", "heterogeneous", "bundles", "events", "retrieval"]
 DataT = TypeVar("DataT")
 
 
@@ -104,7 +104,7 @@ class Pipeline(Protocol):
 
     @property
     def data_kind(self) -> DataKind:
-        """What ``fit`` takes: interactions (or a split), a graph, a heterogeneous graph, bundles, or events."""
+        """What ``fit`` takes: interactions (or a split), a graph of either kind, bundles, events, or queries."""
 
     @property
     def embeds(self) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ _SECTIONS = {
     "alignment": "graphcl.report.sections_ranking",
     "bundle": "graphcl.report.sections_bundle",
     "events": "graphcl.report.sections_events",
+    "retrieval": "graphcl.report.sections_retrieval",
 }
 
 # No request can leave the page: everything it needs is in it.
