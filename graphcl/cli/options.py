@@ -54,3 +54,46 @@ def parse_assignments(
         except yaml.YAMLError as error:
             raise InputError(f"{option} {key}: {value!r} is not a value", "quote text that holds : or [") from error
     return settings
+
+
+def parse_alternatives(assignments: list[str]) -> dict[str, list[Any]]:
+    """Turn ``["hidden=32,64", "fanout=[5, 5]"]`` into the values of each setting that are to be tried.
+
+    Commas outside brackets, braces and quotes separate values, so a list stays one value; a setting that is given
+    twice gets the values of both. Each value is read as `parse_assignments` reads it.
+
+    Raises:
+        InputError: for what is no assignment or no value, and for a value that is given twice.
+
+    Example:
+        >>> parse_alternatives(["hidden=32,64", "fanout=[5, 5]"])
+        {'hidden': [32, 64], 'fanout': [[5, 5]]}
+    """
+    alternatives: dict[str, list[Any]] = {}
+    for assignment in assignments:
+        key, separator, text = assignment.partition("=")
+        for value in _split_outside_brackets(text):
+            for name, parsed in parse_assignments([f"{key}{separator}{value}"]).items():
+                values = alternatives.setdefault(name, [])
+                if any(parsed == other and type(parsed) is type(other) for other in values):
+                    raise InputError(f"--set {name} holds {value.strip()} twice", "give each value once")
+                values.append(parsed)
+    return alternatives
+
+
+def _split_outside_brackets(text: str) -> list[str]:
+    parts, depth, quote = [""], 0, ""
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "\"'" and not parts[-1].strip(" [{,"):
+            quote = letter  # an apostrophe inside a word opens nothing
+        elif letter in "[{":
+            depth += 1
+        elif letter in "]}":
+            depth -= 1
+        elif letter == "," and depth == 0:
+            parts.append("")
+            continue
+        parts[-1] += letter
+    return parts

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from graphcl.cli.options import parse_assignments, read_settings, refuse_options
+from graphcl.cli.compare import print_comparison
+from graphcl.cli.options import parse_alternatives, parse_assignments, read_settings, refuse_options
 from graphcl.cli.output import print_json, print_metrics, print_protocol, print_table
+from graphcl.errors import InputError
 
 if TYPE_CHECKING:
     from graphcl.data import GraphDataset
+    from graphcl.pipelines.sweep import Sweep
 
 # Metrics of a ranking to compare by, where there are too many for one table.
 _COMPARED = ("Recall@10", "Recall@20", "Recall@40", "NDCG@10", "NDCG@20", "NDCG@40")
@@ -23,10 +26,15 @@ def train(
     model: Annotated[str, typer.Argument(help="Model to train, for example sasrec.")],
     data: Annotated[str, typer.Option(help="Name of a data set, or path of a table of interactions or of a graph.")],
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting; values to try: KEY=V1,V2.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings; --set wins over it.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs; early stopping may end sooner.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of every random draw.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="A run for each of so many seeds, below --out; the first is --seed, or 0.")
+    ] = None,
     devices: Annotated[int | None, typer.Option(min=1, help="Devices to train on.")] = None,
     load: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the reader of the data.")
@@ -66,15 +74,24 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
     """Train a model on a table of interactions or on a graph and measure it; the run folder also holds the report."""
-    settings = {**read_settings(config), **parse_assignments(set_ or [])}
+    alternatives = parse_alternatives(set_ or [])
+    is_sweep = seeds is not None or any(len(values) > 1 for values in alternatives.values())
+    settings = read_settings(config) | {name: values[0] for name, values in alternatives.items() if not is_sweep}
     given = {"epochs": epochs, "seed": seed, "devices": devices}
     settings.update({name: value for name, value in given.items() if value is not None})
 
     from graphcl.pipelines import create_pipeline
     from graphcl.pipelines.runs import METRICS, RunFolder
+    from graphcl.pipelines.sweep import plan_sweep
     from graphcl.report import write_report
 
-    pipeline = create_pipeline(model, settings)
+    plan = None
+    if is_sweep:
+        first = settings.pop("seed", 0)
+        if not isinstance(first, int):
+            raise InputError(f"the seed {first!r} is no whole number", "give the first seed with --seed")
+        plan = plan_sweep(model, out, settings, alternatives, range(first, first + (seeds or 1)))
+    pipeline = create_pipeline(model, settings) if plan is None else plan.runs[0].pipeline
     of_interactions = {
         "split": split,
         "k_core": k_core,
@@ -107,6 +124,9 @@ def train(
     else:
         refuse_options(of_interactions, f"{model} trains on a graph, not on interactions")
         arguments = {"data": load_graph(data, reading, of_graphs)}
+    if plan is not None:
+        train_sweep(plan, arguments, resume=resume, overwrite=overwrite, as_json=as_json)
+        return
     pipeline.fit(**arguments, out=out, resume=resume, overwrite=overwrite)
 
     report = write_report(out)
@@ -118,6 +138,31 @@ def train(
     print_baselines(model, saved)
     print_protocol(saved["protocol"])
     typer.echo(f"run: {out}\nreport: {report}")
+
+
+def train_sweep(plan: Sweep, arguments: Mapping[str, Any], *, resume: bool, overwrite: bool, as_json: bool) -> None:
+    """Train the runs of a sweep one after the other and print them side by side, best first.
+
+    Args:
+        plan: the runs.
+        arguments: of each pipeline's ``fit``.
+        resume, overwrite: as for one run; complete runs are kept under ``resume``.
+        as_json: print JSON instead of a table.
+    """
+    from graphcl.report import compare_runs, write_comparison
+
+    plan.prepare(resume=resume, overwrite=overwrite)
+    for number, run in enumerate(plan.pending(resume=resume), start=1):
+        if not as_json:
+            typer.echo(f"[{number} of at most {len(plan.runs)}] {run.folder}")
+        run.pipeline.fit(**arguments, out=run.folder, resume=resume, overwrite=overwrite)
+    comparison = compare_runs([run.folder for run in plan.runs])
+    page = write_comparison(comparison, plan.out / "comparison.html")
+    if as_json:
+        print_json({"sweep": str(plan.out), "comparison": str(page), **comparison.to_dict()})
+        return
+    print_comparison(comparison)
+    typer.echo(f"sweep: {plan.out}\ncomparison: {page}")
 
 
 def load_interactions(

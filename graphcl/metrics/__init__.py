@@ -68,6 +68,7 @@ from graphcl.metrics.ranking import (
 from graphcl.metrics.retrieval_metrics import RetrievalMetrics, inverse_propensities, retrieval_metrics
 from graphcl.metrics.retrieved_ndcg import retrieved_ndcg
 from graphcl.metrics.score_distribution import ScoreHistograms, score_histograms
+from graphcl.metrics.significance import PairedTest, holm, paired_t_test
 from graphcl.metrics.summary import (
     MeanStd,
     mean_and_deviation,
@@ -89,6 +90,7 @@ __all__ = [
     "LinearProbeResult",
     "LinkPrediction",
     "MeanStd",
+    "PairedTest",
     "RankingEvaluation",
     "RankingMetrics",
     "RetrievalMetrics",
@@ -110,6 +112,7 @@ __all__ = [
     "embedding_geometry",
     "evaluate_ranking",
     "exposure_metrics",
+    "holm",
     "hubness",
     "inverse_propensities",
     "kmeans_probe",
@@ -124,6 +127,7 @@ __all__ = [
     "modularity",
     "nmi",
     "one_vs_rest_auc",
+    "paired_t_test",
     "per_query_metrics",
     "project_2d",
     "rank_of_targets",

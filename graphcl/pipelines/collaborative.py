@@ -107,7 +107,7 @@ class CollaborativeRecommender(RankingPipeline):
     settings_class: ClassVar[type[RankingSettings]] = CollaborativeSettings
     needs_history: ClassVar[bool] = False
     free_on_resume: ClassVar[tuple[str, ...]] = (*RankingPipeline.free_on_resume, "item_features")
-    optional_artefacts: ClassVar[tuple[str, ...]] = (HYPERGRAPH,)
+    optional_artefacts: ClassVar[tuple[str, ...]] = (*RankingPipeline.optional_artefacts, HYPERGRAPH)
 
     def __init__(self, model: str = "lightgcn", **settings: Any) -> None:
         super().__init__(model, **settings)

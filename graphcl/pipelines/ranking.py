@@ -31,7 +31,7 @@ from graphcl.metrics import (
     score_histograms,
 )
 from graphcl.pipelines.base import DataKind, Embeddings, PipelineSettings, TrainedPipeline
-from graphcl.pipelines.runs import ANALYSIS, RunFolder, write_by_rename, write_json
+from graphcl.pipelines.runs import ANALYSIS, TEST_RANKS, RunFolder, write_by_rename, write_json
 from graphcl.pipelines.saved_splits import IDS, INTERACTIONS, describe_split, read_split, split_hash, write_split
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ class RankingPipeline(TrainedPipeline[Split]):
     needs_history: ClassVar[bool] = True  # whether users of whom nothing is known have no vector
     free_on_resume: ClassVar[tuple[str, ...]] = ("epochs", "patience", "devices", "accelerator", "progress")
     artefacts: ClassVar[tuple[str, ...]] = (IDS, INTERACTIONS, ITEM_MAP)
+    optional_artefacts: ClassVar[tuple[str, ...]] = (TEST_RANKS,)
 
     @staticmethod
     @abstractmethod
@@ -284,12 +285,24 @@ class RankingPipeline(TrainedPipeline[Split]):
     def _write_results(self, folder: RunFolder, model: Any, data: Split) -> dict[str, Any]:
         valid, test = self._evaluate(model, data, "valid"), self._evaluate(model, data, "test")
         self._write_analysis(folder, model, data)
+        self._write_ranks(folder, data, test)
         return {
             "protocol": dict(test.protocol),
             "validation": valid.metrics.to_dict(),
             "test": test.metrics.to_dict(),
             "buckets": test.to_dict()["buckets"],
         }
+
+    def _write_ranks(self, folder: RunFolder, data: Split, test: RankingEvaluation) -> None:
+        """The rank of every test target by user, for comparisons that are paired over users."""
+        import polars as pl
+
+        evaluation = data.evaluation("test")
+        users = evaluation.users[self._has_vector(self._known(data, "test"))[evaluation.users]]
+        owner = np.repeat(users, test.targets[0].diff().numpy())
+        rank = pl.Series(test.ranks.numpy(), dtype=pl.Float32)
+        table = pl.DataFrame({"user": owner, "rank": rank.replace(float("inf"), None)})
+        write_by_rename(folder.path / TEST_RANKS, table.write_parquet)
 
     def _write_analysis(self, folder: RunFolder, model: Any, split: Split) -> None:
         """What a report shows beside the metrics: score histograms, exposure of the catalogue, a map of the items."""

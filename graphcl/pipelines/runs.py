@@ -24,6 +24,7 @@ ANALYSIS = "analysis.json"
 CHECKPOINTS = "checkpoints"
 MANIFEST = "manifest.json"
 REPORT = "report.html"
+TEST_RANKS = "test_ranks.parquet"  # of recommenders: what tests that are paired over users need
 _TEMPORARY = ".writing-"
 
 

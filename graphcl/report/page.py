@@ -105,19 +105,30 @@ def _sections_of(run_folder: Path) -> Any:
 
 def render(record: RunRecord, body: str) -> str:
     """The whole page as text, around its sections."""
-    import plotly.offline
-
     model = record.config.get("model", record.name)
     model = model.get("name", record.name) if isinstance(model, Mapping) else model
     data = record.manifest.get("data", {})
     source = data.get("name") or data.get("source") or "" if isinstance(data, Mapping) else data
     title = f"{model} on {Path(str(source)).name}" if source else str(model)
+    return html_page(title, f"run {record.name}", body)
+
+
+def html_page(title: str, subtitle: str, body: str) -> str:
+    """A self-contained page with the plotting library in it, as text.
+
+    Args:
+        title: of the page.
+        subtitle: a line below it.
+        body: sections as HTML.
+    """
+    import plotly.offline
+
     return (
         "<!doctype html>\n"
         f'<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style>"
         f"<script>{plotly.offline.get_plotlyjs()}</script></head>\n"
-        f"<body><main><header><h1>{escape(title)}</h1>"
-        f'<p class="note">run <code>{escape(record.name)}</code></p></header>\n{body}\n</main></body></html>\n'
+        f'<body><main><header><h1>{escape(title)}</h1><p class="note">{escape(subtitle)}</p></header>\n'
+        f"{body}\n</main></body></html>\n"
     )
