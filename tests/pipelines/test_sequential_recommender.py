@@ -259,7 +259,7 @@ def test_no_held_out_item_is_reachable_from_training(monkeypatch: pytest.MonkeyP
 
 def test_run_folder_holds_everything(fitted: tuple[SequentialRecommender, Path]) -> None:
     recommender, out = fitted
-    assert {path.name for path in out.iterdir()} == {*ARTEFACTS, "checkpoints"}
+    assert {path.name for path in out.iterdir()} == {*ARTEFACTS, "test_ranks.parquet", "checkpoints"}
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["test"] == recommender.evaluate("test").metrics.to_dict()
     assert metrics["validation"] == recommender.evaluate("valid").metrics.to_dict()
