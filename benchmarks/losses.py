@@ -234,7 +234,7 @@ def measure(
 ) -> Row:
     """One case in a process of its own."""
     found = in_child(lambda: run_case(form, name, size, dim, once, return_freed), timeout)
-    return {"objective": name, "form": form, "size": size, "dim": dim, **found}
+    return {"objective": name, "form": form, "size": size, "dim": dim, "machine": describe_machine(), **found}
 
 
 def in_child(task: Callable[[], Row], timeout: float) -> Row:
@@ -341,8 +341,9 @@ def check_plan(objectives: Iterable[str], sizes: Sequence[int], dim: int, timeou
                 for returned in (True, False)
             )
             row: Row = {"objective": name, "form": "graphcl", "size": size, "dim": dim, **planned}
+            row["machine"] = describe_machine()
             row |= {"measured_mib": exact.get("extra_mib"), "usual_mib": usual.get("extra_mib")}
-            print(" ".join(str(value) for value in row.values()), flush=True)
+            print(" ".join(str(value) for key, value in row.items() if key != "machine"), flush=True)
             yield row
 
 
@@ -356,7 +357,8 @@ def plan_report_of(rows: list[Row]) -> str:
     lines = [
         "# Planned and measured peak memory",
         "",
-        f"{describe_machine()}. `graphcl.losses.plan` beside the peak resident memory of one step, forward and",
+        f"{describe_machines(rows)}.",
+        "`graphcl.losses.plan` beside the peak resident memory of one step, forward and",
         "backward, beyond the inputs, MiB, in a fresh process. Resident: what the plan says the process holds, beside",
         "what it held under glibc's usual allocator, which keeps freed blocks of up to 32 MiB. Tensors: what the plan",
         "says tensors take, beside what the process held with `MALLOC_MMAP_THRESHOLD_=65536`, so that the C library",
@@ -435,7 +437,8 @@ def report_of(rows: list[Row]) -> str:
         [
             "# Objectives: time and memory of a step",
             "",
-            f"{describe_machine()}. Forward and backward in float32 on N rows of width 64, by `benchmarks/losses.py`:",
+            f"{describe_machines(rows)}.",
+            "Forward and backward in float32 on N rows of width 64, by `benchmarks/losses.py`:",
             "median time of a step and peak resident memory beyond the inputs. Contestants take turns on a machine",
             "that is used for other work at the same time; with one thread the time is that of the process.",
             "",
@@ -542,7 +545,8 @@ def memory_report_of(rows: list[Row]) -> str:
     lines = [
         "# Objectives that stream: peak memory at 65,536 rows",
         "",
-        f"{describe_machine()}. One step, forward and backward, of every objective of class S (one pass over blocks)",
+        f"{describe_machines(rows)}.",
+        "One step, forward and backward, of every objective of class S (one pass over blocks)",
         f"or S2 (a few), N = {MEMORY_CHECK['size']:,}, d = {MEMORY_CHECK['dim']}, float32, default tiles of 64 MiB:",
         "peak resident memory beyond the inputs. One N x N matrix takes 16,384 MiB; the limit is",
         f"{MEMORY_CHECK['limit_mib']:,} MiB. Times are of single steps on a busy machine.",
@@ -557,6 +561,16 @@ def memory_report_of(rows: list[Row]) -> str:
         tag = CATALOGUE[row["objective"]].tag
         lines.append(f"| {row['objective']} | {tag} | {found} | {within} | {seconds} |")
     return "\n".join([*lines, ""])
+
+
+def describe_machines(rows: Iterable[Row]) -> str:
+    """The machine of most rows, and of every other the objectives measured on it."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        found.setdefault(row.get("machine", describe_machine()), []).append(row["objective"])
+    first, *others = sorted(found, key=lambda machine: -len(found[machine])) or [describe_machine()]
+    also = [f"{machine} (latest rows of {', '.join(dict.fromkeys(found[machine]))})" for machine in others]
+    return "; ".join([first, *also])
 
 
 def describe_machine() -> str:
@@ -675,7 +689,7 @@ def plot_of(rows: list[Row]) -> str:
         x = 70 + 130 * place
         parts.append(f'<rect x="{x}" y="914" width="14" height="5" fill="{colour}"/>')
         parts.append(f'<text x="{x + 20}" y="920">{label}</text>')
-    about = f"x: failed from here on (12 GiB or the time limit); rows N = 1k is 1,024; {describe_machine()}"
+    about = "x: failed from here on (12 GiB or the time limit); rows N = 1k is 1,024"
     return "\n".join([*parts, f'<text x="500" y="920">{about}</text></svg>', ""])
 
 
@@ -693,7 +707,7 @@ def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 def write(folder: Path, stem: str, rows: list[Row]) -> None:
     """The rows, and a table and a plot of them."""
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"machine": describe_machine(), "threads": os.environ.get("OMP_NUM_THREADS")}
+    about = {"machine": describe_machines(rows), "threads": os.environ.get("OMP_NUM_THREADS")}
     (folder / f"{stem}.json").write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
     if stem == "losses":
         (folder / "losses.md").write_text(report_of(rows))
