@@ -47,9 +47,12 @@ if TYPE_CHECKING:
     from graphcl.models.scgc import SCGC, SCGCConfig, SCGCStar, SCGCStarConfig
     from graphcl.models.sgl import SGL, SGLConfig
     from graphcl.models.simgcl import SimGCL, SimGCLConfig
+    from graphcl.models.sracl import SRACL, SRACLConfig
     from graphcl.models.xsimgcl import XSimGCL, XSimGCLConfig
 
 _LAZY = {
+    "SRACL": "graphcl.models.sracl",
+    "SRACLConfig": "graphcl.models.sracl",
     "AdaMEOW": "graphcl.models.adameow",
     "AdaMEOWConfig": "graphcl.models.adameow",
     "AlignmentBatch": "graphcl.models.htcl",
@@ -141,6 +144,7 @@ __all__ = [
     "MVGRL",
     "SCGC",
     "SGL",
+    "SRACL",
     "APEConfig",
     "AdaMEOW",
     "AdaMEOWConfig",
@@ -201,6 +205,7 @@ __all__ = [
     "SCGCStar",
     "SCGCStarConfig",
     "SGLConfig",
+    "SRACLConfig",
     "SequenceBatch",
     "SequentialModel",
     "SimGCL",

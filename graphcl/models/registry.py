@@ -37,6 +37,7 @@ _MODELS: dict[str, tuple[str, str | type]] = {
     "scgc_star": ("clustering", "graphcl.models.scgc:SCGCStar"),
     "sgl": ("collaborative", "graphcl.models.sgl:SGL"),
     "simgcl": ("collaborative", "graphcl.models.simgcl:SimGCL"),
+    "sracl": ("sequential", "graphcl.models.sracl:SRACL"),
     "xsimgcl": ("collaborative", "graphcl.models.xsimgcl:XSimGCL"),
 }
 

@@ -19,6 +19,7 @@ from graphcl.nn.heterogeneous import (
 from graphcl.nn.hypergraph import HypergraphConv
 from graphcl.nn.lightgcn import LightGCNConv
 from graphcl.nn.packing import PackedSequences, pack_padded, pack_sequences
+from graphcl.nn.synthesizer import SampleSynthesizer
 from graphcl.nn.transformer import SequenceTransformer, TransformerLayer
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "ModalityFusion",
     "NodeAttention",
     "PackedSequences",
+    "SampleSynthesizer",
     "SchemaEncoder",
     "SemanticAttention",
     "SequenceTransformer",

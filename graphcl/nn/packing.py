@@ -57,6 +57,10 @@ class PackedSequences:
             visible = visible | (itself & ~visible.any(-1, keepdim=True))
         return visible
 
+    def with_items(self, items: Tensor) -> PackedSequences:
+        """The same layout with other items in its slots, [R, C]."""
+        return replace(self, items=items)
+
     def padded(self, values: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The sequences in a row each, right-padded with 0.
 

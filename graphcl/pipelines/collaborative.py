@@ -165,7 +165,7 @@ class CollaborativeRecommender(RankingPipeline):
         if source is not None:
             features = self._read_features(source, split.interactions.item_ids)
             if self.settings.catalogue == "features":
-                split = _with_catalogue(split, features.item_ids)
+                split = with_catalogue(split, features.item_ids)
             features = features.align(split.interactions.item_ids)
             self._blocks = item_hypergraph_blocks(features, self.model_config.neighbours)
             self._unknown_rows = dict(features.unknown)
@@ -378,7 +378,7 @@ def join_blocks(blocks: list[SparseMatrix]) -> SparseMatrix:
     return SparseMatrix.from_coo(rows, columns, shape=(blocks[0].shape[0], before[-1]), check=False)
 
 
-def _with_catalogue(split: Split, item_ids: IdMap) -> Split:
+def with_catalogue(split: Split, item_ids: IdMap) -> Split:
     """The split over a larger catalogue that holds all its items."""
     import polars as pl
 

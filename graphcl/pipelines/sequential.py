@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from graphcl.data import Split
+from graphcl.data import Interactions, ItemFeatures, Split, read_item_features
 from graphcl.data.ranges import offsets_of
 from graphcl.errors import InputError
 from graphcl.pipelines.base import Embeddings
 from graphcl.pipelines.batches import TrainingWindows, WindowSource, history_batches, training_windows
+from graphcl.pipelines.checkpoints import load_tensors, save_tensors
+from graphcl.pipelines.collaborative import with_catalogue
 from graphcl.pipelines.contrast_rows import ContrastSource, rows_by_target
 from graphcl.pipelines.ranking import (
     Histories,
@@ -26,6 +30,8 @@ from graphcl.pipelines.ranking import (
     report_unsupported,
     require_positive,
 )
+from graphcl.pipelines.runs import RunFolder
+from graphcl.pipelines.semantic_rows import FloatArray, item_vectors, retrieve_rows, similar_items
 
 if TYPE_CHECKING:
     import polars
@@ -33,6 +39,9 @@ if TYPE_CHECKING:
     from graphcl.pipelines.training import TrainingPlan
 
 __all__ = ["Embeddings", "SequentialRecommender", "SequentialSettings", "encode_histories"]
+
+
+ITEM_VECTORS = "item_vectors.safetensors"
 
 
 class SequentialSettings(RankingSettings):
@@ -85,16 +94,107 @@ class SequentialRecommender(RankingPipeline):
 
     task: ClassVar[str] = "sequential"
     settings_class: ClassVar[type[RankingSettings]] = SequentialSettings
+    optional_artefacts: ClassVar[tuple[str, ...]] = (ITEM_VECTORS,)
 
     def __init__(self, model: str = "sasrec", **settings: Any) -> None:
         super().__init__(model, **settings)
+        self._given_features: Any = None
+        self._vectors: FloatArray | None = None
         stride = self.settings.window_stride
         if stride is not None and stride > self.model_config.max_length:
             raise InputError(
                 f"window_stride {stride} is above max_length", f"use at most {self.model_config.max_length}"
             )
 
+    @property
+    def takes_item_features(self) -> bool:  # type: ignore[override]
+        """Whether the model reads features of items."""
+        return bool(getattr(self.model_class, "uses_item_vectors", False))
+
+    def fit(
+        self,
+        data: Interactions | Split,
+        out: str | Path | None = None,
+        *,
+        item_features: ItemFeatures | Mapping[str, Any] | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> Self:
+        """Train on the training part, choose the best epoch on the validation part, and test that one.
+
+        Args:
+            data: interactions, cut by leave-one-out, or a split.
+            out: run folder to write; nothing is kept on disk when None.
+            item_features: features of the items, for models that retrieve by them: what
+                `graphcl.data.read_item_features` gives or takes, vectors of any origin (of a language model, say) among
+                them. Items that only the features of an `ItemFeatures` name join the catalogue.
+            resume: continue the run in ``out`` from its last checkpoint, or start it when there is none.
+            overwrite: replace a run that ``out`` already holds.
+
+        Returns:
+            This recommender, with the weights of the best epoch.
+
+        Raises:
+            InputError: as :meth:`RankingPipeline.fit`; features that cannot be used or that the model does not read.
+        """
+        if item_features is not None and not self.takes_item_features:
+            raise InputError(f"{self.model_name} does not read item features", "leave them out, or train sracl")
+        self._given_features = item_features
+        return super().fit(data, out, resume=resume, overwrite=overwrite)
+
+    def _accept(self, data: Any) -> Split:
+        split = super()._accept(data)
+        self._vectors = None
+        if not self.takes_item_features:
+            return split
+        given = self._given_features
+        features = None if given is None else given
+        if given is not None and not isinstance(given, ItemFeatures):
+            features = read_item_features(given, split.interactions.item_ids)
+        if isinstance(features, ItemFeatures):
+            if (split.interactions.item_ids.to_internal(features.item_ids.to_series(), unknown="ignore") < 0).any():
+                split = with_catalogue(split, features.item_ids)
+            features = features.align(split.interactions.item_ids)
+        sequences = split.train_sequences()
+        self._vectors = item_vectors(
+            sequences.items + 1,
+            sequences.offsets,
+            split.interactions.num_items,
+            features=features,
+            semantics=self.model_config.semantics,
+            dim=self.model_config.semantic_dim,
+        )
+        return split
+
+    def _hash_data(self, data: Split) -> str:
+        if self._vectors is None:
+            return super()._hash_data(data)
+        return hashlib.sha256(super()._hash_data(data).encode() + self._vectors.tobytes()).hexdigest()
+
+    def _write_data(self, folder: RunFolder, data: Split) -> None:
+        super()._write_data(folder, data)
+        if self._vectors is not None:
+            save_tensors(folder.path / ITEM_VECTORS, {"vectors": torch.from_numpy(self._vectors)})
+
+    def _read_data(self, folder: RunFolder) -> Split:
+        split = super()._read_data(folder)
+        self._vectors = None
+        path = folder.path / ITEM_VECTORS
+        if self.takes_item_features:
+            vectors = load_tensors(path)[0].get("vectors")
+            if vectors is None or vectors.shape[0] != split.interactions.num_items:
+                raise InputError("does not hold a vector for every item", "restore the file or train again", path=path)
+            self._vectors = vectors.numpy()
+        return split
+
     def _build_model(self, data: Split, generator: torch.Generator) -> Any:
+        if self._vectors is not None:
+            return self.model_class(
+                data.interactions.num_items,
+                self.model_config,
+                semantic_dim=self._vectors.shape[1],
+                generator=generator,
+            )
         return self.model_class(data.interactions.num_items, self.model_config, generator=generator)
 
     def _training(self, model: Any, data: Split) -> tuple[WindowSource, RankingValidation, TrainingPlan]:
@@ -133,12 +233,28 @@ class SequentialRecommender(RankingPipeline):
         if needs is None or not needs.rows:
             return WindowSource(windows, settings.batch_size, settings.seed)
         rows = training_windows(windows.items, offsets, max_length=self.model_config.max_length, rows="prefix")
+        retrieval = None
+        if self._vectors is not None:
+            config = self.model_config
+            trained = np.bincount(windows.items, minlength=model.num_items + 1)[1:] > 0
+            model.set_item_neighbours(*similar_items(self._vectors, trained, config.neighbours))
+            if needs.retrieved:
+                retrieval = retrieve_rows(
+                    rows,
+                    offsets,
+                    self._vectors,
+                    k=config.neighbours,
+                    max_length=config.max_length,
+                    pool=config.pool,
+                    same_user=config.same_user,
+                )
         return ContrastSource(
             windows,
             settings.batch_size,
             settings.seed,
             rows,
             rows_by_target(rows, model.num_items) if needs.same_target else None,
+            retrieval,
         )
 
     def _history_note(self, part: str) -> str:

@@ -18,6 +18,8 @@ from replay_cases import Case, read_document, runner_of
 HERE = Path(__file__).parent
 FILES = ["graph-contrastive.json", "losses.json", "multimodal-recommendation.json", "sequential-recommendation.json"]
 COVERED = {
+    "sample_synthesizer",
+    "sracl_losses",
     "cl4srec_loss",
     "contrastive_regulariser",
     "duorec_loss",

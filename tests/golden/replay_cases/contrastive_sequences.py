@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from graphcl.functional import contrastive_regularizer, nt_xent
-from graphcl.models import CL4SRec, CL4SRecConfig, DuoRec, DuoRecConfig, MCLRec, MCLRecConfig
+from graphcl.functional import contrastive_regularizer, info_nce, nt_xent
+from graphcl.kernels import knn
+from graphcl.models import CL4SRec, CL4SRecConfig, DuoRec, DuoRecConfig, MCLRec, MCLRecConfig, SRACLConfig
 from graphcl.models.base import ContrastRows, PaddedSequences, SequenceBatch
 from graphcl.models.sasrec import SASRec
-from graphcl.nn import EmbeddingAugmenter, PackedSequences, pack_padded
+from graphcl.nn import EmbeddingAugmenter, PackedSequences, SampleSynthesizer, pack_padded
 from replay_cases.registry import Case, case
 from replay_cases.sequential import filled, sasrec_of
 
@@ -187,3 +189,75 @@ def mclrec_of(inputs: Mapping[str, Any], schedule: Any) -> Any:
     for number in range(2):
         model.augmenters[number] = augmenter_of(inputs[f"aug{number + 1}_params"])
     return model
+
+
+def synthesizer_of(inputs: Mapping[str, Any]) -> SampleSynthesizer:
+    projection, attention = filled(inputs["W_[in,out]"]), filled(inputs["a"]).flatten()
+    synthesizer = SampleSynthesizer(*projection.shape, dropout=0.0).double()
+    synthesizer.load_state_dict({"projection": projection, "attention": attention})
+    return synthesizer.eval()
+
+
+def retrieved_of(one: Case, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """Semantic vectors of anchors and of all rows, and the places of each anchor's neighbours."""
+    vectors = filled(inputs["semantic_embeddings"])
+    anchors = torch.tensor(inputs["anchor_ids"])
+    k = one.referenced(str(inputs["neighbours"])).inputs["k"]
+    return vectors[anchors], vectors, knn(vectors, k, similarity="cosine").indices[anchors]
+
+
+def composite_of(one: Case, inputs: Mapping[str, Any], encoded: Tensor) -> tuple[Tensor, Tensor]:
+    """Probabilities, and positives of the encodings [B, k, d] of each anchor's neighbours."""
+    own, vectors, places = retrieved_of(one, inputs)
+    synthesizer = synthesizer_of(inputs)
+    # The neighbours' encodings are given one by one, so every pair of anchor and neighbour is a row of its own.
+    apart = torch.arange(places.numel()).view(places.shape)
+    flat = encoded.flatten(0, 1)
+    return (
+        synthesizer.probabilities(own, vectors, places),
+        synthesizer(own, vectors[places.flatten()], apart, flat),
+    )
+
+
+@case("sample_synthesizer")
+@torch.no_grad()
+def sample_synthesizer(one: Case) -> Mapping[str, Any]:
+    anchors = filled(one.inputs["anchor_repr"])
+    probabilities, positives = composite_of(one, one.inputs, filled(one.inputs["neighbour_repr"]))
+    return {
+        "probabilities": probabilities,
+        "composite_row0": positives[0],
+        "loss_code_2N": nt_xent(anchors, positives, temperature=1.0, similarity="dot"),
+        "loss_paper_one_way": info_nce(anchors, positives, temperature=1.0, similarity="dot"),
+    }
+
+
+@case("sracl_losses")
+@torch.no_grad()
+def sracl_losses(one: Case) -> Mapping[str, Any]:
+    inputs = {
+        **one.referenced(str(one.inputs["encoder"])).inputs,
+        **one.referenced(str(one.inputs["synthesizer"])).inputs,
+        **one.inputs,
+    }
+    model = sasrec_of(inputs)
+
+    def encoded(name: str) -> Tensor:
+        rows = torch.tensor(inputs[name])
+        last = model.encode_positions(rows.flatten(0, -2))[:, -1]
+        return last.view(*rows.shape[:-1], -1)
+
+    anchors, neighbours = encoded("anchor_seqs_left_padded"), encoded("neighbour_seqs_left_padded")
+    _, positives = composite_of(one, inputs, neighbours)
+    inter = nt_xent(anchors, positives, temperature=1.0, similarity="dot")
+    intra = nt_xent(encoded("view1"), encoded("view2"), temperature=1.0, similarity="dot")
+    entropy = model.cross_entropy(encoded("rec_seqs_left_padded"), torch.tensor(inputs["targets"]))
+    stated = {name: re.search(rf"{name}(?:=\w+)*=(\d+\.\d+)", one.computes) for name in ("alpha", "beta")}
+    defaults = {"alpha": SRACLConfig().user_weight, "beta": SRACLConfig().item_weight}
+    weight = {name: float(found.group(1)) if found else defaults[name] for name, found in stated.items()}
+    return {
+        "inter_user": inter,
+        "intra_user": intra,
+        "rec_without_padding_class": entropy,
+        "total": entropy + weight["alpha"] * inter + weight["beta"] * intra,
+    }
