@@ -199,6 +199,8 @@ class SRACL(ContrastiveModel):
         """[B, d] positives from the encodings of the retrieved sequences; the anchor itself where there is none."""
         places = retrieved.places
         found = places >= 0
+        if not encoded.shape[0]:
+            return anchors
         if self.config.learned_weights:
             made = self.synthesizer(
                 retrieved.own_vectors.to(encoded.dtype), retrieved.vectors.to(encoded.dtype), places, encoded

@@ -16,6 +16,7 @@ from graphcl.models import SASRec, SASRecConfig, SequentialModel, build_config, 
 from graphcl.models.registry import unregister_model
 from graphcl.pipelines.batches import training_windows
 from graphcl.pipelines.contrast_rows import ContrastSource, rows_by_target
+from graphcl.pipelines.semantic_rows import retrieve_rows
 
 
 def small(name: str) -> Any:
@@ -36,10 +37,13 @@ def test_sequential_models_keep_the_contract(name: str) -> None:
     assert users.shape == (2, model.item_embeddings().shape[1])
     alone = model(sequences[:1, :2], torch.tensor([2]))
     torch.testing.assert_close(alone, users[:1])
-    windows = training_windows(np.arange(1, 8), np.array([0, 7]), max_length=6)
+    items, offsets = np.arange(1, 11), np.array([0, 7, 10])
+    windows = training_windows(items, offsets, max_length=6)
     model.train()
-    rows = training_windows(np.arange(1, 8), np.array([0, 7]), max_length=6, rows="prefix")
-    source = ContrastSource(windows, 8, 0, rows, rows_by_target(rows, 12))
+    rows = training_windows(items, offsets, max_length=6, rows="prefix")
+    vectors = np.random.default_rng(0).standard_normal((12, 64)).astype(np.float32)
+    retrieval = retrieve_rows(rows, offsets, vectors, k=2, max_length=6)
+    source = ContrastSource(windows, 100, 0, rows, rows_by_target(rows, 12), retrieval)
     loss, parts = model.objective(next(source.batches(0, 0, 1)))
     assert loss.ndim == 0
     assert bool(torch.isfinite(loss))
