@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from graphcl.functional._group_sums import equal_group_pairs
+from graphcl.functional._neighbor_sums import neighbor_logsumexp
 from graphcl.functional._pair_terms import (
     check_temperature,
     check_views,
@@ -31,8 +32,6 @@ from graphcl.kernels import (
     normalize_rows,
     pair_logsumexp,
     scatter_logsumexp,
-    sddmm,
-    segment_logsumexp,
 )
 from graphcl.kernels._arguments import (
     MEMORY_BUDGET,
@@ -317,13 +316,9 @@ def neighbor_attraction(
         rows, columns = edge_index.long()
         influence = SparseMatrix.from_coo(rows, columns, edge_weight, shape=(num_anchors, z.shape[0]))
     unit = normalize_rows(z.to(compute_dtype(z.dtype)))
-    logits = sddmm(influence, unit[:num_anchors], unit) / temperature
-    logits = torch.where(influence.pattern.rows == influence.columns, logits.new_zeros(()), logits)
-    if influence.values is not None:
-        if not bool((influence.values > 0).all()):
-            raise ValueError(f"edge_weight must be above 0, got {float(influence.values.min())}")
-        logits = logits + influence.values.to(logits.dtype).log()
-    return segment_logsumexp(logits, influence.row_offsets, check=False)
+    if influence.values is not None and not bool((influence.values > 0).all()):
+        raise ValueError(f"edge_weight must be above 0, got {float(influence.values.min())}")
+    return neighbor_logsumexp(unit, influence, temperature)
 
 
 def meta_node_repulsion(
