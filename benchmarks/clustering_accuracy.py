@@ -155,7 +155,8 @@ def as_markdown(record: dict[str, Any]) -> str:
     lines = [
         "# Node clustering: accuracy over seeds",
         "",
-        f"{about['cpu']}, torch {about['versions']['torch']}, scikit-learn {about['versions']['scikit-learn']}. "
+        f"The last runs: {about['cpu']}, torch {about['versions']['torch']}, scikit-learn "
+        f"{about['versions']['scikit-learn']}; earlier ones, merged here, an AMD EPYC. "
         "Protocol: the last epoch is the result; labels are seen by the metrics alone; the number of clusters is the "
         "number of classes; ACC and macro-F1 after the best one-to-one matching, NMI with the arithmetic mean. ± is "
         "the standard deviation over the seeds. `default` is one configuration for all graphs; `tuned` is the setting "
