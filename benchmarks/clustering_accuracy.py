@@ -155,14 +155,14 @@ def as_markdown(record: dict[str, Any]) -> str:
     lines = [
         "# Node clustering: accuracy over seeds",
         "",
-        f"The last runs: {about['cpu']}, torch {about['versions']['torch']}, scikit-learn "
-        f"{about['versions']['scikit-learn']}; earlier ones, merged here, an AMD EPYC. "
+        f"{about['cpu']} (the last runs), torch {about['versions']['torch']}, scikit-learn "
+        f"{about['versions']['scikit-learn']}. "
         "Protocol: the last epoch is the result; labels are seen by the metrics alone; the number of clusters is the "
         "number of classes; ACC and macro-F1 after the best one-to-one matching, NMI with the arithmetic mean. ± is "
         "the standard deviation over the seeds. `default` is one configuration for all graphs; `tuned` is the setting "
-        "of a grid with the highest modularity, found without labels; `published` are the settings that the paper prints "
-        "(encoder and widths included), from our warm-up instead of its pretrained weights. The "
-        "methods above train nothing; the last of them is k-means on the very features that PamC's "
+        "of a grid with the highest modularity, found without labels; `published` are the settings that the paper "
+        "prints (encoder and widths included), from our warm-up instead of its pretrained weights. The other methods "
+        "train nothing; the last of them is k-means on the very features that PamC's "
         "encoder reads by default (weighted, smoothed over a completed graph), so the lines below it show what "
         "training adds.",
     ]
