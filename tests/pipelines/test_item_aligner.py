@@ -14,7 +14,7 @@ from graphcl.cli.app import run
 from graphcl.data import Interactions, Split, read_item_features
 from graphcl.data.splits import TEST, TRAIN, VALID
 from graphcl.errors import InputError
-from graphcl.pipelines import CollaborativeRecommender, ItemAligner, load_pipeline
+from graphcl.pipelines import CollaborativeRecommender, ItemAligner, SequentialRecommender, load_pipeline
 from graphcl.pipelines.preference_pairs import AlignmentSource, mine_preferences
 
 QUICK: dict[str, Any] = {
@@ -78,6 +78,9 @@ def test_vectors_serve_as_item_features(fitted: tuple[ItemAligner, Path], tmp_pa
     given = {"epochs": 1, "hidden": 4, "neighbours": 3, "progress": False}
     recommender = CollaborativeRecommender("mmhcl", **given).fit(split, item_features=features)
     assert recommender.evaluate("test").protocol["modalities"].startswith("htcl")
+    settings = {"epochs": 1, "hidden": 8, "max_length": 6, "progress": False, "accelerator": "cpu"}
+    sequential = SequentialRecommender("sracl", **settings).fit(split, item_features=features)
+    assert np.isfinite(list(sequential.evaluate("test").metrics.to_dict().values())).all()
 
 
 def test_saved_run_measures_and_serves_alike(fitted: tuple[ItemAligner, Path]) -> None:
