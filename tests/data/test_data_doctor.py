@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from graphcl.data import Interactions, diagnose, synthetic_shop
 from graphcl.errors import InputError
 
 
-def problems(source: object, **options: object) -> str:
+def problems(source: object, **options: Any) -> str:
     return "\n".join(warning.problem for warning in diagnose(source, **options).warnings)
 
 
