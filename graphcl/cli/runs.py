@@ -14,6 +14,8 @@ from graphcl.errors import InputError
 if TYPE_CHECKING:
     import polars
 
+    from graphcl.pipelines.ranking import RankingPipeline
+
 RunFolder = Annotated[Path, typer.Argument(help="Run folder that `graphcl train` wrote.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
 
@@ -53,8 +55,11 @@ def recommend(
         int | None, typer.Option("-k", "--top", min=1, help="Items for each user; 20, or all where there are fewer.")
     ] = None,
     history: Annotated[
-        Literal["test", "all"],
-        typer.Option(help="'test' hides each user's test item, as evaluate does; 'all' serves with everything known."),
+        str,
+        typer.Option(
+            help="'test' hides each user's test item, as evaluate does; 'all' serves with everything known; a file of "
+            "interactions, in any format that train reads, serves its users by these histories instead."
+        ),
     ] = "test",
     exclude_seen: Annotated[
         bool | None,
@@ -77,6 +82,9 @@ def recommend(
     if not isinstance(pipeline, RankingPipeline | BundleConstructor):
         raise InputError(f"a {pipeline.task} run recommends nothing", "give a run of a recommender", path=run)
     owner = "bundle" if isinstance(pipeline, BundleConstructor) else "user"
+    if history not in ("test", "all"):
+        refuse_options({"users": users, "bundles": bundles}, "the users are those of the file of histories")
+        users = "all" if owner == "user" else None
     given = {"user": users, "bundle": bundles}
     wanted = given.pop(owner)
     if wanted is None or any(other is not None for other in given.values()):
@@ -95,15 +103,52 @@ def recommend(
         refuse_options({"exclude_seen": exclude_seen}, "the items of a bundle are always left out")
         partial = None if wanted == "all" else read_partial_bundles(Path(wanted))
         table = pipeline.recommend(partial, k, on_unsupported=on_unsupported)
+    elif history not in ("test", "all"):
+        table = recommend_for_file(pipeline, Path(history), k, exclude_seen=exclude_seen, on_unsupported=on_unsupported)
     else:
         ids = None if wanted == "all" else read_user_ids(Path(wanted))
-        table = pipeline.recommend(ids, k, exclude_seen=exclude_seen, history=history, on_unsupported=on_unsupported)
+        known: Literal["test", "all"] = "all" if history == "all" else "test"
+        table = pipeline.recommend(ids, k, exclude_seen=exclude_seen, history=known, on_unsupported=on_unsupported)
     write_output(out, lambda path: _write_table(table, path, out.suffix))
     count = table[owner].n_unique()
     if as_json:
         print_json({"rows": table.height, f"{owner}s": count, "k": k, "out": str(out)})
         return
     typer.echo(f"wrote {table.height:,} rows for {count:,} {owner}s to {out}")
+
+
+def recommend_for_file(
+    pipeline: RankingPipeline,
+    path: Path,
+    k: int,
+    *,
+    exclude_seen: bool | None,
+    on_unsupported: Literal["raise", "ignore"],
+) -> polars.DataFrame:
+    """Recommend for users by histories from a file, whether or not the training data knew them.
+
+    Args:
+        pipeline: a sequential recommender.
+        path: a table of interactions that the readers know; rows of a user go in time order, or in that of the file.
+        k, exclude_seen, on_unsupported: as in :func:`recommend`.
+
+    Returns:
+        Columns user (as in the file), item, rank and score.
+    """
+    from graphcl.data import read_interactions
+    from graphcl.pipelines import SequentialRecommender
+
+    if not isinstance(pipeline, SequentialRecommender):
+        raise InputError(
+            f"a {pipeline.task} run knows users by number, not by history", "use --history test or all, or a run of "
+            "a sequential model",
+        )  # fmt: skip
+    log = read_interactions(path)
+    sequences, ids = log.sequences(), log.item_ids.external
+    histories = [ids[sequences[user]].tolist() for user in range(len(sequences))]
+    found = pipeline.recommend_for_histories(histories, k, exclude_seen=exclude_seen, on_unsupported=on_unsupported)
+    users = log.user_ids.to_series().gather(found["history"])
+    return found.drop("history").insert_column(0, users.alias("user"))
 
 
 def embed(

@@ -1,0 +1,155 @@
+"""Time and memory of a training epoch of every contrastive sequential method, beside SASRec and prefix-row mode.
+
+    GRAPHCL_DATA=FOLDER python benchmarks/sequential_methods.py --steps 40 --contestants sasrec cl4srec mclrec ...
+
+Each contestant runs in a process of its own, one after the other, with one thread; seconds are those of the processor.
+An epoch is extrapolated from the steps after the first few, by targets: what share of an epoch they are is in the
+results. Preparing (retrieval, vectors) is told apart. A contestant is a model's name, with settings after commas, e.g.
+``mclrec,rows=prefix,batch_size=256``; ``padded=true`` takes packing away. Results are merged by contestant into
+benchmarks/results/sequential_methods.json and .md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+RESULTS = Path(__file__).parent / "results" / "sequential_methods"
+WARM_UP = 3
+CONTESTANTS = [
+    "sasrec",
+    "gru4rec",
+    "cl4srec",
+    "duorec",
+    "mclrec",
+    "mclrec,schedule=joint",
+    "sracl,max_length=50",
+    "mclrec,rows=prefix,batch_size=256",
+    "mclrec,rows=prefix,batch_size=256,padded=true",
+]
+
+
+class PaddedOnly(nn.Module):
+    """An encoder stripped to rows padded to the longest of the batch, as the published code runs it."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.inside: Any = encoder
+
+    def forward(self, item_seq: Tensor, lengths: Tensor) -> Tensor:
+        """[B, L] ids and [B] lengths to [B, d]."""
+        encoded: Tensor = self.inside(item_seq, lengths)
+        return encoded
+
+    def item_embeddings(self) -> Tensor:
+        """[V, d]."""
+        table: Tensor = self.inside.item_embeddings()
+        return table
+
+
+def measure(contestant: str, data: str, steps: int) -> dict[str, Any]:
+    """Take some steps of the first epoch as training does."""
+    from graphcl.data import load_dataset
+    from graphcl.pipelines import SequentialRecommender
+
+    torch.set_num_threads(1)
+    name, *pairs = contestant.split(",")
+    settings = {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in pairs)}
+    padded = settings.pop("padded", False)
+    recommender = SequentialRecommender(name, progress=False, **settings)
+    split = load_dataset(data).split()
+    started = time.process_time()
+    accepted = recommender._accept(split)
+    torch.manual_seed(0)
+    model = recommender._build_model(accepted, torch.Generator().manual_seed(0)).train()
+    if padded:
+        model.encoder = PaddedOnly(model.encoder)
+    source, _, plan = recommender._training(model, accepted)
+    prepared = time.process_time() - started
+    groups = model.parameter_groups() if hasattr(model, "parameter_groups") else {"all": list(model.parameters())}
+    optimizers = {key: torch.optim.Adam(group, lr=plan.learning_rate, fused=True) for key, group in groups.items()}
+    counted, started = 0.0, time.process_time()
+    for number, batch in enumerate(source.batches(0, 0, 1)):
+        if number == steps + WARM_UP:
+            break
+        if number == WARM_UP:
+            counted, started = 0.0, time.process_time()
+        whole = [("all", partial(model.objective, batch))]
+        for group, objective in model.training_steps(batch) if hasattr(model, "training_steps") else whole:
+            for key, parameters in groups.items():
+                for parameter in parameters:
+                    parameter.requires_grad_(key == group)
+            loss, _ = objective()
+            optimizers[group].zero_grad()
+            loss.backward()
+            optimizers[group].step()
+        counted += batch.total
+    seconds = time.process_time() - started
+    return {
+        "contestant": contestant,
+        "data": data,
+        "epoch_seconds": round(seconds / counted * source.num_targets, 2),
+        "share_of_epoch": round(counted / source.num_targets, 4),
+        "prepare_seconds": round(prepared, 1),
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "batch_size": recommender.settings.batch_size,
+        "torch": torch.__version__,
+    }
+
+
+def as_markdown(rows: dict[str, dict[str, Any]]) -> str:
+    """The table that is committed beside the JSON."""
+    base = rows.get("sasrec", {}).get("epoch_seconds")
+    lines = [
+        "# Training epoch of the sequential methods, Amazon Beauty",
+        "",
+        "One thread, processor seconds, each contestant in its own process; extrapolated from the stated share of an",
+        "epoch. The machine ran other work, so ratios are what counts.",
+        "",
+        "| contestant | epoch (s) | x SASRec | share measured | prepare (s) | peak memory (MiB) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in rows.items():
+        ratio = f"{row['epoch_seconds'] / base:.1f}" if base else ""
+        lines.append(
+            f"| {name} | {row['epoch_seconds']:.1f} | {ratio} | {row['share_of_epoch']:.1%} "
+            f"| {row['prepare_seconds']:.1f} | {row['peak_mib']:,} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run the contestants and merge their rows into the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="amazon-beauty")
+    parser.add_argument("--steps", type=int, default=40, help="steps that count, after the first few")
+    parser.add_argument("--contestants", nargs="+", default=CONTESTANTS)
+    parser.add_argument("--one", help="measure this contestant in this process and print its row")
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(options.one, options.data, options.steps)))
+        return
+    file = RESULTS.with_suffix(".json")
+    rows: dict[str, dict[str, Any]] = json.loads(file.read_text())["rows"] if file.exists() else {}
+    for contestant in options.contestants:
+        command = [sys.executable, __file__, "--one", contestant, "--data", options.data, "--steps", str(options.steps)]
+        finished = subprocess.run(command, capture_output=True, text=True, check=True)
+        rows[contestant] = json.loads(finished.stdout.strip().splitlines()[-1])
+        print(rows[contestant], flush=True)
+        file.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
+        RESULTS.with_suffix(".md").write_text(as_markdown(rows))
+
+
+if __name__ == "__main__":
+    main()
