@@ -138,6 +138,7 @@ def compared(runs: dict[str, Any], condition: str) -> list[str]:
             difference = statistics.mean(a - b for a, b in zip(one, other, strict=True))
             cells += [f"{difference:+.4f}", f"{float(ttest_rel(one, other).pvalue):.2g}"]
         lines.append(f"| {name} | {len(found)} | " + " | ".join(cells) + " |")
+    # A family names the member that was chosen.
     picks = {
         name: sorted({entry["chosen"] for entry in found.values()})
         for name, found in methods.items()
