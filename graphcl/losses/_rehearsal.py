@@ -51,7 +51,17 @@ def recorded(run: Callable[[], None]) -> Events:
         gc.collect()
     found.sort(key=lambda event: event[0])
     # What is given back but was held before is none of the step's.
-    return _large([(address, size) for _, address, size in found], 0)
+    held: set[int] = set()
+    events: Events = []
+    for _, address, size in found:
+        if size > 0:
+            held.add(address)
+        elif address in held:
+            held.discard(address)
+        else:
+            continue
+        events.append((address, size))
+    return events
 
 
 def rehearsed(prepare: Prepare, num_rows: int, budget: int, columns: Literal["rows", "fixed"]) -> Events | None:
@@ -87,11 +97,11 @@ def _grown(first: Events, second: Events, few: int, wanted: int, merged: int) ->
     A block grows as ``a + b n`` where its bytes at most doubled, and as ``b n + c n^2`` beyond. The latter is a tile,
     and stands for ``merged`` times its rows, unless it holds all pairs.
     """
-    # Small buffers of the libraries come and go as they like; where they differ, only large blocks count.
+    # Small buffers of the libraries come and go as they like; where they differ, only large blocks are compared and
+    # small ones are taken to grow with the rows.
     for least in (0, 16 * few):
-        events = _large(first, least)
-        sizes = [size for _, size in _large(second, 2 * least) if size > 0]
-        if sum(size > 0 for _, size in events) == len(sizes):
+        sizes = [size for _, size in second if size > 0 and size >= 2 * least]
+        if sum(size > 0 and size >= least for _, size in first) == len(sizes):
             break
     else:
         return None
@@ -107,25 +117,11 @@ def _grown(first: Events, second: Events, few: int, wanted: int, merged: int) ->
 
     result: Events = []
     names: dict[int, tuple[int, int]] = {}
-    for number, (address, size) in enumerate(events):
+    for number, (address, size) in enumerate(first):
         if size > 0:
-            names[address] = number, grown(size, next(others))
+            names[address] = number, grown(size, next(others) if size >= least else 2 * size)
             result.append(names[address])
         else:
             key, kept = names.pop(address)
             result.append((key, -kept))
     return result
-
-
-def _large(events: Events, least: int) -> Events:
-    """Blocks of at least so many bytes, and what is given back of them."""
-    held: set[int] = set()
-    kept: Events = []
-    for address, size in events:
-        if size >= least and size > 0:
-            held.add(address)
-            kept.append((address, size))
-        elif size <= 0 and address in held:
-            held.discard(address)
-            kept.append((address, size))
-    return kept
