@@ -100,13 +100,18 @@ def as_markdown(record: dict[str, Any]) -> str:
             cells = [_cell([run["metrics"].get(name) for run in runs]) for name in shown]
             seconds = f"{statistics.median(run['cpu_seconds'] for run in runs):.0f}"
             lines += [f"| {row} | {len(runs)} | {epochs} | " + " | ".join(cells) + f" | {seconds} |"]
-        main = shown[0]
+        # The first metric that every row has.
+        main = next((name for name in shown if all(_has(runs, name) for runs in rows.values())), shown[0])
         lines += ["", f"{_title(main)} of every seed:", ""]
         lines += [
             f"- {row}: " + ", ".join(f"{100 * (run['metrics'].get(main) or 0.0):.2f}" for run in runs)
             for row, runs in sorted(rows.items())
         ]
     return "\n".join(lines) + "\n"
+
+
+def _has(runs: list[dict[str, Any]], name: str) -> bool:
+    return all(run["metrics"].get(name) is not None for run in runs)
 
 
 def _columns(rows: dict[str, list[dict[str, Any]]]) -> list[str]:
