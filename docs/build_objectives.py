@@ -30,6 +30,7 @@ PIECES = frozenset(
         "bad_pair_weights",
         "cluster_density",
         "compose_stages",
+        "contrastive_regularizer",
         "diagonal_rescale",
         "draw_hard_mixtures",
         "draw_mixed_pairs",
