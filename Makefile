@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 RUN := demo-run
 
-.PHONY: demo test lint install dev clean
+.PHONY: demo test test-recbole lint install dev clean
 
 install: $(VENV)/.installed
 dev: $(VENV)/.dev
@@ -36,6 +36,21 @@ demo: $(VENV)/.demo-data
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
+# RecBole 1.2.1 needs older numpy, pandas and setuptools than we do: an environment of its own.
+RECBOLE_VENV := .venv-recbole
+RECBOLE_PIP := $(RECBOLE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+
+$(RECBOLE_VENV)/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(RECBOLE_VENV)
+	$(RECBOLE_PIP) torch "numpy<2" "pandas<3" "setuptools<81" scipy tqdm pyyaml colorlog colorama tensorboard texttable \
+		tabulate plotly psutil scikit-learn thop pytest
+	$(RECBOLE_PIP) --no-deps recbole==1.2.1
+	$(RECBOLE_PIP) -e . "numpy<2" "pandas<3" "setuptools<81"
+	touch $@
+
+test-recbole: $(RECBOLE_VENV)/.installed
+	OMP_NUM_THREADS=1 $(RECBOLE_VENV)/bin/python -m pytest tests/integrations
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -43,4 +58,4 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) $(RUN) build *.egg-info
+	rm -rf $(VENV) $(RECBOLE_VENV) $(RUN) build *.egg-info

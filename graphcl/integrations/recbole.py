@@ -1,0 +1,208 @@
+"""Our sequential models in RecBole 1.2.1's trainer and evaluator, and RecBole's files in ours.
+
+`load_recbole` and `read_recbole_settings` need no RecBole; the rest needs the extra ``[recbole]`` in an environment of
+its own, because RecBole 1.2.1 works with numpy below 2, pandas below 3 and setuptools below 81 alone.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from graphcl.errors import InputError, MissingPackageError
+from graphcl.integrations.recbole_settings import (
+    RecBoleSettings,
+    load_recbole,
+    model_settings,
+    read_recbole_settings,
+)
+from graphcl.models import SequenceBatch, build_config, get_model, list_models
+from graphcl.nn import pack_sequences
+
+__all__ = [
+    "RecBoleSettings",
+    "load_recbole",
+    "read_recbole_settings",
+    "recbole_model",
+    "recbole_trainer",
+    "run_recbole",
+]
+
+
+@cache
+def recbole_model(name: str) -> Any:
+    """A `recbole.model.abstract_recommender.SequentialRecommender` class around one of our sequential models.
+
+    It takes RecBole's settings (``hidden_size``, ``n_layers``, ``MAX_ITEM_LIST_LENGTH``, ...) and our own names, which
+    win. RecBole trains it on its prefix rows; its loss is the model's own objective on them.
+
+    Args:
+        name: of a sequential model, see :func:`graphcl.models.list_models`.
+
+    Returns:
+        The class, to be given to `recbole.config.Config` as the model.
+
+    Raises:
+        InputError: for an unknown model.
+        MissingPackageError: when RecBole is not importable.
+
+    Complexity:
+        A training step costs what the model's step on prefix rows costs.
+    """
+    model_class = get_model(name, task="sequential")
+    try:
+        from recbole.model.abstract_recommender import SequentialRecommender
+        from recbole.utils import InputType
+    except ImportError as error:
+        raise MissingPackageError("recbole", "recbole", "running in RecBole") from error
+
+    class Wrapped(SequentialRecommender):  # type: ignore[misc]
+        input_type = InputType.POINTWISE
+
+        def __init__(self, config: Any, dataset: Any) -> None:
+            super().__init__(config, dataset)
+            settings = model_settings(model_class.config_class, lambda key: _value(config, key))
+            generator = torch.Generator().manual_seed(int(config["seed"] or 0))
+            own = build_config(model_class.config_class, settings)
+            # RecBole's item 0 is padding, as ours is; items are 1 .. n_items - 1 in both.
+            self.model = model_class(self.n_items - 1, own, generator=generator)
+
+        def forward(self, item_seq: torch.Tensor, item_seq_len: torch.Tensor) -> torch.Tensor:
+            hidden: torch.Tensor = self.model(item_seq, item_seq_len)
+            return hidden
+
+        def calculate_loss(self, interaction: Any) -> torch.Tensor:
+            items, lengths = interaction[self.ITEM_SEQ].cpu().numpy(), interaction[self.ITEM_SEQ_LEN].cpu().numpy()
+            kept = np.arange(items.shape[1]) < lengths[:, None]
+            sequences = pack_sequences(items[kept].astype(np.int64), np.concatenate([[0], np.cumsum(lengths)]))
+            targets = interaction[self.POS_ITEM_ID].cpu()
+            batch = SequenceBatch(sequences, sequences.last, targets, float(targets.numel()))
+            loss: torch.Tensor = self.model.objective(batch.to(self.device))[0]
+            return loss
+
+        def full_sort_predict(self, interaction: Any) -> torch.Tensor:
+            hidden = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+            scores = hidden @ self.model.item_embeddings().T
+            # RecBole masks column 0 itself, where it looks.
+            return torch.cat([scores.new_full((scores.shape[0], 1), -torch.inf), scores], dim=1)
+
+        def predict(self, interaction: Any) -> torch.Tensor:
+            hidden = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+            table: torch.Tensor = self.model.item_embeddings()
+            return (hidden * table[interaction[self.ITEM_ID] - 1]).sum(-1)
+
+    Wrapped.__name__ = Wrapped.__qualname__ = f"Graphcl{model_class.__name__}"
+    Wrapped.__doc__ = f"{model_class.__name__} of graphcl, in RecBole."
+    return Wrapped
+
+
+def run_recbole(
+    model: str | type,
+    dataset: str,
+    config_files: Sequence[str | Path] = (),
+    config: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Train and test in RecBole, as `recbole.quick_start.run_recbole` does, also under torch 2.6 and later.
+
+    The best weights are kept by `recbole_trainer`, because torch since 2.6 does not load RecBole's own checkpoints.
+
+    Args:
+        model: name of one of our sequential models, or of one of RecBole's own, or a RecBole class.
+        dataset: name of the data set below ``data_path``.
+        config_files: RecBole's YAML files.
+        config: RecBole's settings, which win.
+
+    Returns:
+        ``best_valid_score``, ``best_valid_result``, ``test_result``, and the ``trainer`` and ``test_data`` themselves.
+
+    Raises:
+        MissingPackageError: when RecBole is not importable.
+    """
+    if isinstance(model, str) and model.lower() in list_models("sequential"):
+        model = recbole_model(model)
+    try:
+        from recbole.config import Config
+        from recbole.data import create_dataset, data_preparation
+        from recbole.utils import get_model as recbole_class
+        from recbole.utils import init_seed
+    except ImportError as error:
+        raise MissingPackageError("recbole", "recbole", "running in RecBole") from error
+    settings = Config(
+        model=model,
+        dataset=dataset,
+        config_file_list=[str(file) for file in config_files],
+        config_dict=dict(config or {}),
+    )
+    init_seed(settings["seed"], settings["reproducibility"])
+    train, valid, test = data_preparation(settings, create_dataset(settings))
+    init_seed(settings["seed"], settings["reproducibility"])
+    chosen = recbole_class(settings["model"]) if isinstance(model, str) else model
+    trainer = recbole_trainer(settings, chosen(settings, train.dataset).to(settings["device"]))
+    score, result = trainer.fit(train, valid, saved=True, show_progress=bool(settings["show_progress"]))
+    tested = trainer.evaluate(test, load_best_model=True, show_progress=False)
+    return {
+        "best_valid_score": score, "best_valid_result": dict(result), "test_result": dict(tested), "trainer": trainer,
+        "test_data": test,
+    }  # fmt: skip
+
+
+def recbole_trainer(config: Any, model: Any) -> Any:
+    """RecBole's trainer of a model, with best weights kept as safetensors instead of a pickle.
+
+    RecBole 1.2.1 saves its configuration beside the weights in a pickle of protocol 4, which ``torch.load`` refuses
+    since torch 2.6 (and cannot be told to admit). The trainer returned here differs in that alone.
+
+    Args:
+        config: a `recbole.config.Config`.
+        model: a RecBole model.
+
+    Returns:
+        The trainer; ``evaluate(..., load_best_model=True)`` loads what ``fit(..., saved=True)`` saved.
+
+    Raises:
+        MissingPackageError: when RecBole is not importable.
+    """
+    try:
+        from recbole.utils import get_trainer
+    except ImportError as error:
+        raise MissingPackageError("recbole", "recbole", "running in RecBole") from error
+    from safetensors.torch import load_file, save_file
+
+    class SafeTrainer(get_trainer(config["MODEL_TYPE"], config["model"])):  # type: ignore[misc]
+        def __init__(self, config: Any, model: Any) -> None:
+            super().__init__(config, model)
+            given: Any = self.saved_model_file  # type: ignore[has-type]
+            self.saved_model_file = str(Path(given).with_suffix(".safetensors"))
+            self.best_other: dict[str, Any] = {}
+
+        def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+            weights = {
+                name: value.detach().cpu().contiguous().clone() for name, value in self.model.state_dict().items()
+            }
+            self.best_other = copy.deepcopy(self.model.other_parameter())
+            save_file(weights, kwargs.get("saved_model_file") or self.saved_model_file)
+
+        def resume_checkpoint(self, resume_file: str) -> None:
+            raise InputError(
+                "RecBole's checkpoints are pickles", "train anew, or in graphcl, which resumes", path=resume_file
+            )
+
+        def evaluate(
+            self, eval_data: Any, load_best_model: bool = True, model_file: Any = None, show_progress: bool = False
+        ) -> Any:
+            if load_best_model:
+                self.model.load_state_dict(load_file(model_file or self.saved_model_file))
+                self.model.load_other_parameter(self.best_other)
+            return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+
+    return SafeTrainer(config, model)
+
+
+def _value(config: Any, key: str) -> Any:
+    return config[key] if key in config else None  # noqa: SIM401  (RecBole's Config has no `get`)
