@@ -59,8 +59,8 @@ def parse_assignments(
 def parse_alternatives(assignments: list[str]) -> dict[str, list[Any]]:
     """Turn ``["hidden=32,64", "fanout=[5, 5]"]`` into the values of each setting that are to be tried.
 
-    Commas outside brackets, braces and quotes separate values, so a list stays one value; a setting that is given
-    twice gets the values of both. Each value is read as `parse_assignments` reads it.
+    Commas outside brackets, braces and quotes separate values, so a list stays one value; of a setting that is
+    given twice the last one counts. Each value is read as `parse_assignments` reads it.
 
     Raises:
         InputError: for what is no assignment or no value, and for a value that is given twice.
@@ -72,12 +72,14 @@ def parse_alternatives(assignments: list[str]) -> dict[str, list[Any]]:
     alternatives: dict[str, list[Any]] = {}
     for assignment in assignments:
         key, separator, text = assignment.partition("=")
+        given: dict[str, list[Any]] = {}
         for value in _split_outside_brackets(text):
             for name, parsed in parse_assignments([f"{key}{separator}{value}"]).items():
-                values = alternatives.setdefault(name, [])
+                values = given.setdefault(name, [])
                 if any(parsed == other and type(parsed) is type(other) for other in values):
                     raise InputError(f"--set {name} holds {value.strip()} twice", "give each value once")
                 values.append(parsed)
+        alternatives |= given
     return alternatives
 
 

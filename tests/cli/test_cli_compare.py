@@ -70,6 +70,7 @@ def test_commas_in_lists_and_quotes_do_not_make_a_sweep() -> None:
     assert parse_alternatives(["paths={image: 'a,b.npy', text: c.npy}"]) == {
         "paths": [{"image": "a,b.npy", "text": "c.npy"}]
     }
-    assert parse_alternatives(['path="a,b"', "rate=1e-3", "rate=0.01"]) == {"path": ["a,b"], "rate": ["1e-3", 0.01]}
+    assert parse_alternatives(['path="a,b"', "rate=1e-3,0.01"]) == {"path": ["a,b"], "rate": ["1e-3", 0.01]}
+    assert parse_alternatives(["rate=1e-3,1", "rate=0.01"]) == {"rate": [0.01]}
     with pytest.raises(InputError, match="KEY=VALUE"):
         parse_alternatives(["hidden"])
