@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import statistics
 import subprocess
 import sys
 
@@ -72,12 +73,14 @@ def test_tensors_are_within_a_fifth_of_the_measured_peak(name: str, n: int, d: i
     [
         ("info_nce", 8192, 96),
         ("moco", 16384, 64),
-        ("sup_con", 4096, 128),
+        ("uniformity", 16384, 64),
     ],
 )
 def test_a_fresh_process_holds_what_was_planned(name: str, n: int, d: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
-    assert plan(n, d, name).resident == pytest.approx(measured_peak(name, n, d, return_freed=False), rel=0.2)
+    # What a process keeps of freed blocks differs by some MiB from one to the next.
+    measured = statistics.median(measured_peak(name, n, d, return_freed=False) for _ in range(3))
+    assert plan(n, d, name).resident == pytest.approx(measured, rel=0.2)
 
 
 def test_tiles_shrink_before_rows_are_dropped() -> None:
