@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from graphcl.functional._pair_terms import check_views, logsumexp_rows, paired_similarity, softplus, unit_rows
-from graphcl.functional._recompute import recomputed
+from graphcl.functional._row_blocks import over_row_blocks
 from graphcl.functional.reduction import Reduction, reduce_anchors
 from graphcl.kernels._arguments import MEMORY_BUDGET, check_block_size, check_indices
 
@@ -84,10 +84,9 @@ def amcl(
             raise ValueError(f"temperatures must have shape ({num}, {num}), got shape {tuple(temperature.shape)}")
         if not isinstance(temperature, Tensor | nn.Module):
             raise TypeError(f"temperatures must be tensors or modules, got {type(temperature).__name__}")
-        height = max(1, memory_budget // max(1, floats_per_pair * num * x.element_size()))
-        blocks = [_block(x, y, temperature, start, min(start + height, num), ids) for start in range(0, num, height)]
-        contrast.append(torch.cat([block[0] for block in blocks]) if blocks else x.sum(dim=1))
-        penalty.append(torch.cat([block[1] for block in blocks]) if blocks else x.sum(dim=1))
+        terms = _terms_by_blocks(x, y, temperature, ids, floats_per_pair, memory_budget)
+        contrast.append(terms[:, 0])
+        penalty.append(terms[:, 1])
     parts = {
         "info_nce": reduce_anchors(torch.stack(contrast).sum(dim=0), reduction),
         "regularization": reduce_anchors(regularization * torch.stack(penalty).sum(dim=0), reduction),
@@ -96,44 +95,60 @@ def amcl(
     return (loss, parts) if return_components else loss
 
 
-def _block(
-    x: Tensor, y: Tensor, temperature: Tensor | nn.Module, start: int, stop: int, ids: Tensor | None
-) -> tuple[Tensor, ...]:
-    """InfoNCE and regulariser of the anchors ``start .. stop - 1``."""
+def _terms_by_blocks(
+    x: Tensor,
+    y: Tensor,
+    temperature: Tensor | nn.Module,
+    ids: Tensor | None,
+    floats_per_pair: int,
+    memory_budget: int,
+) -> Tensor:
+    """``(N, 2)`` InfoNCE and regulariser of every anchor."""
+    rows = [x, y, torch.arange(x.shape[0], device=x.device)]
+    shared = [y]
+    if ids is not None:
+        rows.append(ids)
+        shared.append(ids)
+    names: list[str] = []
     if isinstance(temperature, Tensor):
-        return recomputed(
-            lambda anchors, positives, candidates, tau: _terms(anchors, positives, candidates, tau, start, ids),
-            x[start:stop],
-            y[start:stop],
-            y,
-            temperature[start:stop],
-        )
-    names = [name for name, _ in temperature.named_parameters()]
+        rows.append(temperature)
+    else:
+        parameters = dict(temperature.named_parameters())
+        names = list(parameters)
+        shared.extend(parameters.values())
 
-    def with_network(anchors: Tensor, positives: Tensor, candidates: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
-        tau = functional_call(temperature, dict(zip(names, weights, strict=True)), (anchors, candidates))
-        return _terms(anchors, positives, candidates, tau, start, ids)
+    def terms(anchors: Tensor, positives: Tensor, own: Tensor, *rest: Tensor) -> Tensor:
+        left = list(rest)
+        anchor_ids = None if ids is None else left.pop(0)
+        given = left.pop(0) if isinstance(temperature, Tensor) else None
+        candidates = left.pop(0)
+        all_ids = None if ids is None else left.pop(0)
+        if given is None and isinstance(temperature, nn.Module):
+            given = functional_call(temperature, dict(zip(names, left, strict=True)), (anchors, candidates))
+        assert given is not None
+        equal = None if anchor_ids is None or all_ids is None else anchor_ids[:, None] == all_ids[None, :]
+        return torch.stack(_terms(anchors, positives, candidates, given, own, equal), dim=1)
 
-    return recomputed(with_network, x[start:stop], y[start:stop], y, *temperature.parameters())
+    return over_row_blocks(
+        terms, rows, shared, num_columns=x.shape[0], floats_per_pair=floats_per_pair, memory_budget=memory_budget
+    )
 
 
 def _terms(
-    anchors: Tensor, positives: Tensor, candidates: Tensor, tau: Tensor, start: int, ids: Tensor | None
+    anchors: Tensor, positives: Tensor, candidates: Tensor, tau: Tensor, own_column: Tensor, left_out: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     num = anchors.shape[0]
     if tau.shape != (num, candidates.shape[0]):
         raise ValueError(
             f"a temperature module must return shape ({num}, {candidates.shape[0]}), got shape {tuple(tau.shape)}"
         )
-    rows = torch.arange(num, device=tau.device)
-    own = rows, start + rows
+    own = torch.arange(num, device=tau.device), own_column
     logits = (anchors @ candidates.T) / tau
     positive = paired_similarity(anchors, positives) / tau[own]
     energy = 0.5 * anchors.shape[1] * torch.log(tau) + 1.0 / tau
-    if ids is None:
+    if left_out is None:
         negatives = logsumexp_rows(logits.index_put(own, logits.new_tensor(-torch.inf)))
         return softplus(negatives - positive), energy.mean(dim=1)
-    left_out = ids[start : start + num, None] == ids[None, :]
     negatives = logsumexp_rows(logits.masked_fill(left_out, -torch.inf))
     used = (~left_out).index_put(own, left_out.new_tensor(True))
     penalty = torch.where(used, energy, torch.zeros_like(energy)).sum(dim=1) / used.sum(dim=1)
