@@ -105,30 +105,21 @@ def _terms_by_blocks(
 ) -> Tensor:
     """``(N, 2)`` InfoNCE and regulariser of every anchor."""
     rows = [x, y, torch.arange(x.shape[0], device=x.device)]
-    shared = [y]
-    if ids is not None:
-        rows.append(ids)
-        shared.append(ids)
-    names: list[str] = []
+    # Temperatures come as rows of a matrix, or from a network on a block of anchors and all candidates.
+    parameters = {} if isinstance(temperature, Tensor) else dict(temperature.named_parameters())
     if isinstance(temperature, Tensor):
         rows.append(temperature)
-    else:
-        parameters = dict(temperature.named_parameters())
-        names = list(parameters)
-        shared.extend(parameters.values())
 
     def terms(anchors: Tensor, positives: Tensor, own: Tensor, *rest: Tensor) -> Tensor:
-        left = list(rest)
-        anchor_ids = None if ids is None else left.pop(0)
-        given = left.pop(0) if isinstance(temperature, Tensor) else None
-        candidates = left.pop(0)
-        all_ids = None if ids is None else left.pop(0)
-        if given is None and isinstance(temperature, nn.Module):
-            given = functional_call(temperature, dict(zip(names, left, strict=True)), (anchors, candidates))
-        assert given is not None
-        equal = None if anchor_ids is None or all_ids is None else anchor_ids[:, None] == all_ids[None, :]
-        return torch.stack(_terms(anchors, positives, candidates, given, own, equal), dim=1)
+        if isinstance(temperature, Tensor):
+            tau, candidates = rest
+        else:
+            candidates, *weights = rest
+            tau = functional_call(temperature, dict(zip(parameters, weights, strict=True)), (anchors, candidates))
+        equal = None if ids is None else ids[own][:, None] == ids[None, :]
+        return torch.stack(_terms(anchors, positives, candidates, tau, own, equal), dim=1)
 
+    shared = [y, *parameters.values()]
     return over_row_blocks(
         terms, rows, shared, num_columns=x.shape[0], floats_per_pair=floats_per_pair, memory_budget=memory_budget
     )
