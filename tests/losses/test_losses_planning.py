@@ -71,14 +71,15 @@ def test_tensors_are_within_a_fifth_of_the_measured_peak(name: str, n: int, d: i
 @pytest.mark.parametrize(
     ("name", "n", "d"),
     [
-        ("info_nce", 8192, 96),
-        ("moco", 16384, 64),
-        ("uniformity", 16384, 64),
+        ("info_nce", 16384, 128),
+        ("moco", 32768, 256),
+        ("uniformity", 8192, 512),
     ],
 )
 def test_a_fresh_process_holds_what_was_planned(name: str, n: int, d: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
-    # What a process keeps of freed blocks differs by some MiB from one to the next.
+    # What a process keeps of freed blocks, and what a processor's own code paths take, differ by some MiB from one run
+    # and machine to the next: the cases are large enough for a fifth to be more than that.
     measured = statistics.median(measured_peak(name, n, d, return_freed=False) for _ in range(3))
     assert plan(n, d, name).resident == pytest.approx(measured, rel=0.2)
 
