@@ -58,7 +58,16 @@ class _RowBlocks(torch.autograd.Function):
     ) -> Tensor:
         ctx.function, ctx.height, ctx.num_row_tensors = function, height, num_row_tensors
         ctx.save_for_backward(*tensors)
-        return torch.cat([function(*block) for _, block in _blocks(tensors, num_row_tensors, height)])
+        total = tensors[0].shape[0]
+        result: Tensor | None = None
+        for part, block in _blocks(tensors, num_row_tensors, height):
+            values = function(*block)
+            if result is None:
+                # One tensor for all blocks: a small one kept from every block would pin the heap between them.
+                result = values.new_empty((total, *values.shape[1:]))
+            result[part] = values
+        assert result is not None  # there is one block at least
+        return result
 
     @staticmethod
     @once_differentiable
