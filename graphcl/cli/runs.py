@@ -216,16 +216,22 @@ def score(
 def retrieve(
     run: RunFolder,
     queries: Annotated[
-        Path, typer.Option(help="Features of the queries: rows of feature:value below a header, or .npy.")
+        Path,
+        typer.Option(
+            help="Features of the queries: rows of feature:value below a header, or .npy. Or their texts: a table."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="File to write: .parquet, .csv or .jsonl.")],
     k: Annotated[
         int | None, typer.Option("-k", "--top", min=1, help="Labels for each query; 20, or all where there are fewer.")
     ] = None,
+    text: Annotated[str | None, typer.Option(help="Column of text, where the queries are a table of texts.")] = None,
     as_json: Json = False,
 ) -> None:
     """Retrieve the best labels of queries by a run of a dual encoder; the run folder also holds its index."""
-    from graphcl.data import read_query_features
+    from graphcl.data import read_query_features, read_query_texts
+    from graphcl.data.retrieval import Features
+    from graphcl.data.retrieval_texts import is_text_table
     from graphcl.pipelines import load_pipeline
     from graphcl.pipelines.retrieval import Retriever
 
@@ -233,7 +239,12 @@ def retrieve(
     pipeline = load_pipeline(run)
     if not isinstance(pipeline, Retriever):
         raise InputError(f"a {pipeline.task} run retrieves no labels", "give a run of dual_encoder", path=run)
-    table = pipeline.retrieve(read_query_features(queries), k or min(_DEFAULT_TOP, pipeline.num_labels))
+    if is_text_table(queries):
+        given: Features | list[str] = read_query_texts(queries, text=text)
+    else:
+        refuse_options({"text": text}, "the queries are features, not a table of texts")
+        given = read_query_features(queries)
+    table = pipeline.retrieve(given, k or min(_DEFAULT_TOP, pipeline.num_labels))
     write_output(out, lambda path: _write_table(table, path, out.suffix))
     count = table["query"].n_unique()
     if as_json:

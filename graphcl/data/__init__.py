@@ -51,6 +51,7 @@ from graphcl.data.registry import (
 )
 from graphcl.data.retrieval import LabelledQueries, RetrievalData, SparseRows, load_retrieval
 from graphcl.data.retrieval_generator import synthetic_tags
+from graphcl.data.retrieval_texts import read_label_texts, read_query_texts, read_text_retrieval
 from graphcl.data.semantics import (
     SemanticVectors,
     attribute_vectors,
@@ -62,6 +63,7 @@ from graphcl.data.semantics import (
     semantic_vectors,
     text_vectors,
 )
+from graphcl.data.sentence_encoder import encode_texts
 from graphcl.data.split_files import (
     find_published_split,
     hold_out_validation,
@@ -130,6 +132,7 @@ __all__ = [
     "diagnose",
     "diagnose_graph",
     "digits_graph",
+    "encode_texts",
     "enterprise_log",
     "file_vectors",
     "find_dataset_file",
@@ -161,9 +164,12 @@ __all__ = [
     "read_item_features",
     "read_item_incidence",
     "read_json_split",
+    "read_label_texts",
     "read_labelled_split",
     "read_query_features",
+    "read_query_texts",
     "read_sparse_rows",
+    "read_text_retrieval",
     "read_text_split",
     "read_typed_edges",
     "read_vectors",

