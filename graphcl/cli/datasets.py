@@ -10,14 +10,17 @@ import typer
 
 from graphcl.cli.options import parse_assignments, refuse_options
 from graphcl.cli.output import print_json, print_table
+from graphcl.errors import InputError
 
 if TYPE_CHECKING:
-    from graphcl.data import DoctorReport, GraphReport
+    from graphcl.data import BundleReport, DoctorReport, GraphReport
 
 _GRAPH_SUFFIXES = (".npz", ".npy", ".zip")
 
 app = typer.Typer(
-    help="List data sets, describe one, or check your own table or graph.", no_args_is_help=True, rich_markup_mode=None
+    help="List data sets, describe one, or check your own table, bundles or graph.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
@@ -70,9 +73,11 @@ def _leaves(prefix: str, value: object) -> Iterator[tuple[str, object]]:
 
 @app.command("check")
 def check(
-    path: Annotated[str, typer.Argument(help="Table of interactions, graph, or name of a data set to examine.")],
+    path: Annotated[
+        str, typer.Argument(help="Table of interactions or bundles, graph, or name of a data set to examine.")
+    ],
     kind: Annotated[
-        Literal["interactions", "graph"] | None, typer.Option(help="What it is; guessed if not given.")
+        Literal["interactions", "graph", "bundles"] | None, typer.Option(help="What it is; guessed if not given.")
     ] = None,
     load: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the reader of the data.")
@@ -85,10 +90,11 @@ def check(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Examine a table or a graph before training on it.
+    """Examine a table, bundles or a graph before training on it.
 
     A table: what was read, what was dropped and why, degrees, duplicates, ties, users without evaluation, items that
     have features. A graph: isolated nodes, self-loops, repeated and one-way edges, features, classes, connected parts.
+    Bundles: empty ones and those of one item, duplicates, items without features or feedback.
     """
     reading = parse_assignments(load or [], "--load", "format=csv")
     columns = {"user": user_column, "item": item_column, "time": time_column}
@@ -105,11 +111,14 @@ def check(
 def guess_kind(name_or_path: str) -> str:
     """What a name or path stands for: that of the recipe, or what its ending and content look like."""
     from graphcl.data import dataset_info, find_published_split, list_datasets
+    from graphcl.data.bundle_sources import names_bundles
     from graphcl.data.graphs import names_edges
 
     path = Path(name_or_path)
     if not path.is_file() and name_or_path in {recipe.name for recipe in list_datasets()}:
         return dataset_info(name_or_path).kind
+    if names_bundles(path):
+        return "bundles"
     if path.suffix in _GRAPH_SUFFIXES or (path.is_dir() and find_published_split(path) is None) or names_edges(path):
         return "graph"
     return "interactions"
@@ -121,7 +130,7 @@ def examine(
     reading: dict[str, Any],
     columns: dict[str, Any],
     item_features: dict[str, Any] | None = None,
-) -> DoctorReport | GraphReport:
+) -> BundleReport | DoctorReport | GraphReport:
     """Read the data and look them over.
 
     Args:
@@ -131,8 +140,24 @@ def examine(
         columns: names of columns that concern interactions.
         item_features: files of item features by modality, likewise.
     """
-    from graphcl.data import diagnose, diagnose_graph, find_published_split, list_datasets, load_dataset
+    from graphcl.data import (
+        diagnose,
+        diagnose_bundles,
+        diagnose_graph,
+        find_published_split,
+        list_datasets,
+        load_dataset,
+    )
 
+    if kind in ("events", "retrieval"):
+        raise InputError(f"there is no doctor for {kind}", "train on it: the reader says what is wrong")
+    if kind == "bundles":
+        unfit = {f"{name}_column": column for name, column in columns.items() if name != "item"}
+        refuse_options(unfit, "these are bundles; name their column with --load bundle=NAME")
+        given = {"item": columns.get("item"), "features": item_features}
+        return diagnose_bundles(
+            name_or_path, **reading, **{name: value for name, value in given.items() if value is not None}
+        )
     if kind != "interactions":
         unfit = {f"{name}_column": column for name, column in columns.items()}
         refuse_options({**unfit, "item_features": item_features}, "this is a graph")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from graphcl.data.bundle_doctor import BundleReport, diagnose_bundles
 from graphcl.data.bundle_sources import (
     load_bundles,
     read_bundle_folder,
@@ -98,6 +99,7 @@ _LAZY = {
 __all__ = [
     "FORMATS",
     "BundleRecipe",
+    "BundleReport",
     "Bundles",
     "DataWarning",
     "Dataset",
@@ -130,6 +132,7 @@ __all__ = [
     "cooccurrence_vectors",
     "dataset_info",
     "diagnose",
+    "diagnose_bundles",
     "diagnose_graph",
     "digits_graph",
     "encode_texts",

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "load_bundles",
+    "names_bundles",
     "read_bundle_folder",
     "read_bundle_table",
     "read_bundles",
@@ -140,8 +141,25 @@ def read_bundles(
         >>> read_bundles(table).num_items
         8
     """
-    table = read_bundle_table(source, bundle=bundle, item=item)
-    log = None if interactions is None else read_interactions(interactions)
+    made = undivided_bundles(
+        source, interactions=interactions, features=features, vectors=vectors, bundle=bundle, item=item
+    )
+    return split_bundles(made, tuple(ratios), shown=shown, seed=seed)  # type: ignore[arg-type]
+
+
+def undivided_bundles(
+    source: Any,
+    *,
+    interactions: Any = None,
+    features: Any = None,
+    vectors: Any = None,
+    bundle: str | None = None,
+    item: str | None = None,
+    on_bad_rows: Literal["raise", "drop"] = "raise",
+) -> Bundles:
+    """What `read_bundles` reads before it divides the bundles into parts; the arguments are its own."""
+    table = read_bundle_table(source, bundle=bundle, item=item, on_bad_rows=on_bad_rows)
+    log = None if interactions is None else read_interactions(interactions, on_bad_rows=on_bad_rows)
     known: dict[str, Any] = {}
     if log is not None:
         known["log"], table = _on_one_catalogue(log, table)
@@ -152,16 +170,23 @@ def read_bundles(
         if len(tables) > 1:
             raise InputError(f"there are {len(tables)} tables of item vectors", "give one", path=_path_of(vectors))
         known["vectors"] = next(iter(tables.values()))
-    return split_bundles(sorted_bundles(table, **known), tuple(ratios), shown=shown, seed=seed)  # type: ignore[arg-type]
+    return sorted_bundles(table, **known)
 
 
-def read_bundle_table(source: Any, *, bundle: str | None = None, item: str | None = None) -> Interactions:
+def read_bundle_table(
+    source: Any,
+    *,
+    bundle: str | None = None,
+    item: str | None = None,
+    on_bad_rows: Literal["raise", "drop"] = "raise",
+) -> Interactions:
     """Read a table with a row an item of a bundle.
 
     Args:
         source: path or frame, in any format of `read_interactions`.
         bundle: name of the bundle column, detected when None.
         item: name of the item column, detected when None.
+        on_bad_rows: stop at the first row that cannot be used, or drop such rows and count them.
 
     Returns:
         The rows, the bundle in the place of the user.
@@ -172,7 +197,7 @@ def read_bundle_table(source: Any, *, bundle: str | None = None, item: str | Non
     Complexity:
         O(rows).
     """
-    return read_interactions(source, user=bundle or _bundle_column(source), item=item)
+    return read_interactions(source, user=bundle or _bundle_column(source), item=item, on_bad_rows=on_bad_rows)
 
 
 def _features_of(source: Any, item_ids: IdMap) -> ItemFeatures:
@@ -189,37 +214,49 @@ def _path_of(source: Any) -> Path | None:
     return Path(source) if isinstance(source, str | Path) else None
 
 
+def names_bundles(path: Path) -> bool:
+    """Whether a file is a table with a column of bundles and none of users, or a folder in the published layout."""
+    if path.is_dir():
+        return all((path / name).is_file() for name in _PUBLISHED)
+    columns = _columns_of(path) if path.is_file() else []
+    names = [name.lower().split(":")[0] for name in columns]
+    # Sessions, orders and the like may as well be the users of a log.
+    return any(name in _NAMES[:6] for name in names) and not any(name.startswith("user") for name in names)
+
+
 def _bundle_column(source: Any) -> str | None:
     """The name of the bundle column; None where the format has no names, or nothing is recognised."""
+    columns = _columns_of(source)
+    found = next((name for name in columns if name.lower().split(":")[0] in _NAMES), None)
+    if found is None and columns and isinstance(source, str | Path):
+        raise InputError(
+            f"no bundle column was recognised among {', '.join(map(repr, columns))}",
+            "name the column 'bundle', or give bundle=NAME (--load bundle=NAME)",
+            path=source,
+        )
+    return found
+
+
+def _columns_of(source: Any) -> list[str]:
+    """Names of the columns of a table; none where the format has no names, or the reader is to say what is wrong."""
     import polars as pl
 
     from graphcl.data.text_table import find_delimiter, first_line
 
-    columns: list[str] = []
-    if isinstance(source, str | Path):
-        path = existing_file(source)
+    if not isinstance(source, str | Path):
+        return [str(name) for name in getattr(source, "columns", ())]
+    path = existing_file(source)
+    try:
         if path.suffix in (".csv", ".tsv"):
             line = first_line(path)[1]
-            columns = [name.strip().strip('"') for name in line.split(find_delimiter(line) or ",")]
-        elif path.suffix in (".parquet", ".pq"):
-            try:
-                columns = list(pl.read_parquet_schema(path))
-            except (pl.exceptions.PolarsError, OSError):
-                return None  # the reader says what is wrong with the file
-        elif path.suffix in (".jsonl", ".ndjson"):
-            try:
-                columns = list(json.loads(first_line(path)[1]))
-            except (ValueError, TypeError):
-                return None
-        if columns and not any(name.lower().split(":")[0] in _NAMES for name in columns):
-            raise InputError(
-                f"no bundle column was recognised among {', '.join(map(repr, columns))}",
-                "name the column 'bundle', or give bundle=NAME (--load bundle=NAME)",
-                path=path,
-            )
-    elif hasattr(source, "columns"):
-        columns = [str(name) for name in source.columns]
-    return next((name for name in columns if name.lower().split(":")[0] in _NAMES), None)
+            return [name.strip().strip('"') for name in line.split(find_delimiter(line) or ",")]
+        if path.suffix in (".parquet", ".pq"):
+            return list(pl.read_parquet_schema(path))
+        if path.suffix in (".jsonl", ".ndjson"):
+            return list(json.loads(first_line(path)[1]))
+    except (pl.exceptions.PolarsError, OSError, ValueError, TypeError):
+        return []
+    return []
 
 
 def _on_one_catalogue(one: Interactions, other: Interactions) -> tuple[Interactions, Interactions]:
@@ -281,6 +318,8 @@ def read_bundle_folder(path: str | Path) -> Bundles:
     keys = user[order] * np.int64(size["item"]) + item[order]
     _, first = np.unique(keys, return_index=True)
     order = order[np.sort(first)]
+    repeated = user.size - first.size
+    source = replace(source, rows_read=user.size, rows_kept=first.size, repeated_pairs=repeated)
     table = Interactions(user[order], item[order], IdMap(np.arange(size["bundle"])), ids, report=source)
     log = None
     if (folder / "ui_full.txt").is_file():
