@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphcl.data.features import FloatArray, read_item_features
+from graphcl.data.features import FloatArray, ItemFeatures, read_item_features
 from graphcl.data.ids import IdMap
 from graphcl.data.interactions import Sequences
 from graphcl.data.readers import read_features
@@ -31,6 +31,7 @@ __all__ = [
     "SemanticVectors",
     "attribute_vectors",
     "cooccurrence_vectors",
+    "feature_vectors",
     "file_vectors",
     "history_vectors",
     "join_vectors",
@@ -39,7 +40,7 @@ __all__ = [
     "text_vectors",
 ]
 
-_PARTS = ("attributes", "cooccurrence", "text")
+_PARTS = ("attributes", "cooccurrence", "features", "text")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,21 +67,27 @@ class SemanticVectors:
         return hashlib.sha256(np.ascontiguousarray(self.vectors).tobytes() + self.present.tobytes()).hexdigest()
 
 
-def semantic_vectors(split: Split, source: Any) -> SemanticVectors:
+def semantic_vectors(
+    split: Split, source: Any, *, features: ItemFeatures | None = None, width: int = 64
+) -> SemanticVectors:
     """The vectors that a setting asks for.
 
     Args:
         split: gives the catalogue, the attributes of the items and, for co-occurrence, the training rows.
-        source: ``attributes``, ``cooccurrence``, ``text``, or the path of a file keyed by item id; a list of such,
-            joined side by side; or a mapping from such to arguments of its function, as in
-            ``{"attributes": {"width": 64}, "cooccurrence": {"weight": 0.5}, "llm.npz": {}}``. ``weight`` scales a part
-            in the join.
+        source: ``attributes``, ``cooccurrence``, ``text``, ``features``, or the path of a file keyed by item id; some
+            of them joined side by side, as a list or in the form ``attributes+cooccurrence``; or a mapping from such to
+            arguments of its function, as in ``{"attributes": {"width": 64}, "cooccurrence": {"weight": 0.5},
+            "llm.npz": {}}``. ``weight`` scales a part in the join. ``joint`` stands for all that is there: the features
+            or else the attributes, where there are any, and co-occurrence.
+        features: what ``features`` stands for.
+        width: of each part that is reduced, where its arguments do not say.
 
     Returns:
         The vectors, aligned with the catalogue.
 
     Raises:
-        InputError: an unknown part or argument, no attributes or text in the data, or a file that cannot be read.
+        InputError: an unknown part or argument, no attributes, text or features in the data, or a file that cannot be
+            read.
         MissingPackageError: ``text`` without the extra ``[text]``.
 
     Complexity:
@@ -92,26 +99,41 @@ def semantic_vectors(split: Split, source: Any) -> SemanticVectors:
         >>> semantic_vectors(leave_one_out(log), "cooccurrence").present.tolist()
         [True, True, True, False, False]
     """
-    if isinstance(source, Mapping):
-        parts = [(str(name), dict(options or {})) for name, options in source.items()]
-    else:
-        parts = [(str(name), {}) for name in ([source] if isinstance(source, str | Path) else source)]
+    known = "features" if features is not None else "attributes"
+    there = features is not None or split.interactions.item_features is not None
+    every: list[tuple[str, dict[str, Any]]] = [*([(known, {})] if there else []), ("cooccurrence", {})]
+    named = _named_parts(source)
+    parts = [part for name, options in named for part in (every if name == "joint" else [(name, options)])]
     if not parts:
         raise InputError("no source of semantic vectors is named", f"name {', '.join(_PARTS)}, or a file")
     weights = [float(options.pop("weight", 1.0)) for _, options in parts]
     made = []
     for name, options in parts:
         try:
-            made.append(_part(split, name, options))
+            made.append(_part(split, name, options, features, width))
         except TypeError as error:
             raise InputError(f"{name} does not take these arguments ({error})", "see graphcl.data.semantics") from error
     return made[0] if len(made) == 1 else join_vectors(made, weights)
 
 
-def _part(split: Split, name: str, options: dict[str, Any]) -> SemanticVectors:
+def _named_parts(source: Any) -> list[tuple[str, dict[str, Any]]]:
+    if isinstance(source, Mapping):
+        return [(str(name), dict(options or {})) for name, options in source.items()]
+    if isinstance(source, str) and "+" in source and not Path(source).exists():
+        source = [name.strip() for name in source.split("+")]
+    return [(str(name), {}) for name in ([source] if isinstance(source, str | Path) else source)]
+
+
+def _part(
+    split: Split, name: str, options: dict[str, Any], features: ItemFeatures | None, width: int
+) -> SemanticVectors:
     ids = split.interactions.item_ids
     if name == "cooccurrence":
-        return cooccurrence_vectors(split, **options)
+        return cooccurrence_vectors(split, **{"width": width, **options})
+    if name == "features":
+        if features is None:
+            raise InputError("features needs features of the items", "give item_features, or use cooccurrence")
+        return feature_vectors(features.align(ids), **{"width": width, **options})
     if name in ("attributes", "text"):
         table = split.interactions.item_features
         if table is None:
@@ -119,10 +141,13 @@ def _part(split: Split, name: str, options: dict[str, Any]) -> SemanticVectors:
                 f"the data have no table of items, which {name} needs",
                 "load them with their features (features=True), give item_features, or use cooccurrence or a file",
             )
-        return attribute_vectors(table, ids, **options) if name == "attributes" else text_vectors(table, ids, **options)
+        if name == "text":
+            return text_vectors(table, ids, **options)
+        return attribute_vectors(table, ids, **{"width": width, **options})
     if not Path(name).suffix:
         raise InputError(
-            f"unknown source of semantic vectors {name!r}", f"{nearest(name, _PARTS)}use {', '.join(_PARTS)}, or a file"
+            f"unknown source of semantic vectors {name!r}",
+            f"{nearest(name, (*_PARTS, 'joint'))}use {', '.join(_PARTS)}, joint, or a file",
         )
     return file_vectors(name, ids, **options)
 
@@ -158,7 +183,7 @@ def attribute_vectors(
         ((3, 2), np.True_)
     """
     import polars as pl
-    from scipy.sparse import csr_array, diags_array
+    from scipy.sparse import csr_array
 
     frame = _as_frame(attributes)
     key, *columns = frame.columns
@@ -183,8 +208,7 @@ def attribute_vectors(
     code = entries.select(pl.struct("column", "token").rank("dense") - 1).to_series().to_numpy().astype(np.int64)
     shape = (len(item_ids), int(code.max()) + 1)
     counts = csr_array((entries["len"].to_numpy().astype(np.float64), (entries["item"].to_numpy(), code)), shape=shape)
-    rarity = 1 + np.log((1 + shape[0]) / (1 + np.bincount(code, minlength=shape[1])))
-    return _reduced(_unit_rows(csr_array(counts @ diags_array(rarity))), item_ids, width)
+    return _reduced(_tf_idf(counts), item_ids, width)
 
 
 def cooccurrence_vectors(
@@ -283,6 +307,37 @@ def text_vectors(
     out = np.zeros((len(item_ids), rows.shape[1]), dtype=np.float32)
     out[[at for at, _ in wanted]] = rows
     return _made(out, item_ids)
+
+
+def feature_vectors(features: ItemFeatures, *, width: int = 64) -> SemanticVectors:
+    """Vectors of features that are read already: those of every modality, and lists as reduced TF-IDF, side by side.
+
+    Args:
+        features: of the catalogue.
+        width: D of a modality that is lists; less where there are fewer items or list entries.
+
+    Returns:
+        The vectors; an item without any modality has none.
+
+    Raises:
+        InputError: there is no modality.
+
+    Complexity:
+        O(I D), and O(entries x width) for lists.
+
+    Example:
+        >>> rows = read_item_features({"image": ([7], [[3.0, 4.0]])}, IdMap([3, 7]))
+        >>> feature_vectors(rows).present.tolist()
+        [False, True]
+    """
+    from scipy.sparse import csr_array
+
+    parts = [_made(table, features.item_ids) for table in features.vectors.values()]
+    for lists in features.incidence.values():
+        ones, shape = np.ones(lists.node.size), (len(features.item_ids), lists.num_hyperedges)
+        counts = csr_array((ones, (lists.node, lists.hyperedge)), shape=shape)
+        parts.append(_reduced(_tf_idf(counts), features.item_ids, width))
+    return parts[0] if len(parts) == 1 else join_vectors(parts)
 
 
 def file_vectors(source: Any, item_ids: IdMap) -> SemanticVectors:
@@ -433,6 +488,14 @@ def _reduced(matrix: csr_array, item_ids: IdMap, width: int, *, power: float = 1
     scaled = (left * values[:kept] ** power).astype(np.float32)
     scaled[np.diff(matrix.indptr) == 0] = 0.0
     return _made(scaled, item_ids)
+
+
+def _tf_idf(counts: csr_array) -> csr_array:
+    """Rows of unit length; columns that fewer rows have weigh more."""
+    from scipy.sparse import csr_array, diags_array
+
+    rarity = 1 + np.log((1 + counts.shape[0]) / (1 + np.bincount(counts.indices, minlength=counts.shape[1])))
+    return _unit_rows(csr_array(counts @ diags_array(rarity)))
 
 
 def _unit_rows(matrix: csr_array) -> csr_array:

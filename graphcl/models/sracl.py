@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -38,9 +38,11 @@ class SRACLConfig(ContrastiveConfig):
         same_user: allow sequences of the same user, as released; they may hold the row's own target.
         cold_items: give items without training rows the mean embedding of their most similar trained items, and read
             them in a history as the most similar one.
-        semantics: what the semantic vectors of items come from: their features, which items training users met near
-            each other, or both joined; only the latter is there without features.
-        semantic_dim: width of each of the two kinds of vectors at most.
+        semantics: what the semantic vectors of items come from, see `graphcl.data.semantic_vectors`: ``attributes``,
+            ``text``, ``cooccurrence`` in training, ``features`` that are given, or the path of a file keyed by item id;
+            several joined, as in ``attributes+cooccurrence``; or a mapping from such to their arguments. ``joint`` is
+            all that is there: features or else attributes, where there are any, and co-occurrence.
+        semantic_dim: width of each part that is reduced, at most.
         temperature: tau, divides the inner products.
 
     Example:
@@ -60,7 +62,7 @@ class SRACLConfig(ContrastiveConfig):
     pool: Literal["users", "prefixes"] = "users"
     same_user: bool = False
     cold_items: bool = True
-    semantics: Literal["joint", "features", "cooccurrence"] = "joint"
+    semantics: str | list[str] | dict[str, dict[str, Any] | None] = "joint"
     semantic_dim: Size = 64
     temperature: Temperature = 1.0
 

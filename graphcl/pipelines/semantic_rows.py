@@ -5,89 +5,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.sparse import coo_array, csr_array
-from scipy.sparse.linalg import svds
 from torch import Tensor
 
-from graphcl.data import ItemFeatures
-from graphcl.data.features import Incidence
 from graphcl.data.ranges import offsets_of, places_of
-from graphcl.errors import InputError
 from graphcl.kernels import knn, normalize_rows, pair_topk
 from graphcl.pipelines.batches import TrainingWindows
 from graphcl.pipelines.contrast_rows import Retrieval
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
-
-
-def item_vectors(
-    items: IntArray, offsets: IntArray, num_items: int, *, features: ItemFeatures | None, semantics: str, dim: int
-) -> FloatArray:
-    """Semantic vectors of items from their features and from training sequences.
-
-    Feature vectors are scaled to unit length by modality; lists of attributes become reduced TF-IDF rows. Co-occurrence
-    is counted within three places in training sequences only, as positive pointwise mutual information, reduced. The
-    parts are scaled to unit length and stand side by side.
-
-    Args:
-        items: [E] ids 1..V of all training sequences.
-        offsets: [U + 1] start of each.
-        num_items: V.
-        features: features of the items, or None.
-        semantics: ``joint``, ``features`` or ``cooccurrence``.
-        dim: width of each reduced part at most.
-
-    Returns:
-        [V, D].
-
-    Raises:
-        InputError: when features are wanted and there are none.
-    """
-    parts: list[FloatArray] = []
-    if features is not None and semantics != "cooccurrence":
-        parts += [np.asarray(vectors, dtype=np.float32) for vectors in features.vectors.values()]
-        parts += [_reduced(_tf_idf(incidence, num_items), dim) for incidence in features.incidence.values()]
-    if semantics == "features" and not parts:
-        raise InputError("semantics=features needs features of the items", "give item_features, or use joint")
-    if semantics != "features":
-        parts.append(_reduced(_cooccurrence(items, offsets, num_items), dim))
-    unit = [normalize_rows(torch.from_numpy(np.ascontiguousarray(part))).numpy() for part in parts]
-    joined: FloatArray = np.concatenate(unit, axis=1)
-    return joined
-
-
-def _cooccurrence(items: IntArray, offsets: IntArray, num_items: int) -> csr_array:
-    """Positive pointwise mutual information of items at most three places apart."""
-    owner = np.repeat(np.arange(offsets.size - 1), np.diff(offsets))
-    counts = csr_array((num_items, num_items), dtype=np.float64)
-    for step in range(1, 4):
-        inside = owner[step:] == owner[:-step]
-        pair = items[step:][inside] - 1, items[:-step][inside] - 1
-        counts = counts + coo_array((np.ones(pair[0].size), pair), shape=counts.shape).tocsr()
-    both = (counts + counts.T).tocoo()
-    total = np.bincount(both.row, weights=both.data, minlength=num_items)
-    expected = total[both.row] * total[both.col] / max(total.sum(), 1.0)
-    weight = np.maximum(np.log(np.maximum(both.data, 1e-12) / np.maximum(expected, 1e-12)), 0.0)
-    return coo_array((weight, (both.row, both.col)), shape=both.shape).tocsr()
-
-
-def _tf_idf(incidence: Incidence, num_items: int) -> csr_array:
-    shape = num_items, incidence.num_hyperedges
-    owners = np.bincount(incidence.hyperedge, minlength=shape[1])
-    weight = np.log((1 + num_items) / (1.0 + owners[incidence.hyperedge])) + 1.0
-    return coo_array((weight, (incidence.node, incidence.hyperedge)), shape=shape).tocsr()
-
-
-def _reduced(matrix: csr_array, dim: int) -> FloatArray:
-    """Left singular vectors times the roots of their values."""
-    rank = min(dim, min(matrix.shape) - 1)
-    if rank < 1 or matrix.nnz == 0:
-        return np.zeros((matrix.shape[0], 1), dtype=np.float32)
-    start = np.random.default_rng(0).standard_normal(min(matrix.shape))
-    left, values, _ = svds(matrix, k=rank, v0=start)
-    rows: FloatArray = (left * np.sqrt(np.maximum(values, 0.0))).astype(np.float32)
-    return rows
 
 
 def similar_items(vectors: FloatArray, trained: npt.NDArray[np.bool_], k: int) -> tuple[Tensor, Tensor]:

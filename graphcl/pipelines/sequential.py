@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from graphcl.data import Interactions, ItemFeatures, Split, read_item_features
+from graphcl.data import Interactions, ItemFeatures, Split, read_item_features, semantic_vectors
 from graphcl.data.ranges import offsets_of
 from graphcl.errors import InputError
 from graphcl.pipelines.base import Embeddings
@@ -31,7 +31,7 @@ from graphcl.pipelines.ranking import (
     require_positive,
 )
 from graphcl.pipelines.runs import RunFolder
-from graphcl.pipelines.semantic_rows import FloatArray, item_vectors, retrieve_rows, similar_items
+from graphcl.pipelines.semantic_rows import FloatArray, retrieve_rows, similar_items
 
 if TYPE_CHECKING:
     import polars
@@ -148,22 +148,15 @@ class SequentialRecommender(RankingPipeline):
         if not self.takes_item_features:
             return split
         given = self._given_features
-        features = None if given is None else given
-        if given is not None and not isinstance(given, ItemFeatures):
+        features = given if given is None or isinstance(given, ItemFeatures) else None
+        if given is not None and features is None:
             features = read_item_features(given, split.interactions.item_ids)
-        if isinstance(features, ItemFeatures):
+        if features is not None:
             if (split.interactions.item_ids.to_internal(features.item_ids.to_series(), unknown="ignore") < 0).any():
                 split = with_catalogue(split, features.item_ids)
             features = features.align(split.interactions.item_ids)
-        sequences = split.train_sequences()
-        self._vectors = item_vectors(
-            sequences.items + 1,
-            sequences.offsets,
-            split.interactions.num_items,
-            features=features,
-            semantics=self.model_config.semantics,
-            dim=self.model_config.semantic_dim,
-        )
+        config = self.model_config
+        self._vectors = semantic_vectors(split, config.semantics, features=features, width=config.semantic_dim).vectors
         return split
 
     def _hash_data(self, data: Split) -> str:

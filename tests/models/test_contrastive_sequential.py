@@ -109,6 +109,38 @@ def test_causal_duorec_equals_prefix_rows(mode: Any) -> None:
     torch.testing.assert_close(model.objective(batch)[0], slow)
 
 
+@pytest.mark.parametrize("schedule", ["three_step", "joint"])
+@pytest.mark.parametrize("contrast_weight", [0.0, 0.1])
+def test_causal_mclrec_equals_prefix_rows(schedule: Any, contrast_weight: float) -> None:
+    """Every step of the causal pass has the loss of prefix rows, and its cross-entropy is the slow sum over them."""
+    config = MCLRecConfig(schedule=schedule, contrast_weight=contrast_weight, **SIZES)
+    model = seeded(MCLRec, config).eval()
+    single = [[1, 2], [3, 2], [4, 5], [6, 5], [7, 2]]
+    causal, prefix = (batch_of(sequences=single, rows=rows) for rows in ("causal", "prefix"))
+    views = model.draw_views(model.rows_of(causal))
+    for (name, one), (other_name, other) in zip(
+        model.training_steps(causal, views), model.training_steps(prefix, views), strict=True
+    ):
+        assert name == other_name
+        torch.testing.assert_close(one(), other())
+
+    # With several targets a user the windows of causal mode hold the targets of all prefix rows.
+    whole, rows = batch_of(), batch_of(rows="prefix")
+    assert rows.targets.shape == whole.targets.shape
+    views = model.draw_views(model.rows_of(whole))
+    for step, other_step in zip(model.training_steps(whole, views), model.training_steps(rows, views), strict=True):
+        (loss, parts), (other_loss, other_parts) = step[1](), other_step[1]()
+        torch.testing.assert_close(loss, other_loss)
+        torch.testing.assert_close(parts, other_parts)
+    entropy = []
+    for sequence in SEQUENCES:
+        for place in range(1, len(sequence)):
+            window = torch.tensor([sequence[max(0, place - 5) : place]])
+            scores = model.item_embeddings() @ model(window, torch.tensor([window.shape[1]]))[0]
+            entropy.append(scores.logsumexp(0) - scores[sequence[place] - 1])
+    torch.testing.assert_close(model.encoder_objective(whole, views)[1]["cross_entropy"], torch.stack(entropy).mean())
+
+
 @pytest.mark.parametrize("encoder", ["sasrec", "gru4rec"])
 @pytest.mark.parametrize("mask_row", [False, True])
 def test_packed_views_equal_padded_ones(encoder: str, mask_row: bool) -> None:

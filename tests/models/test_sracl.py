@@ -7,10 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
-from graphcl.data import IdMap, Interactions, leave_one_out, read_item_features
+from graphcl.data import (
+    IdMap,
+    Interactions,
+    ItemFeatures,
+    Split,
+    attribute_vectors,
+    cooccurrence_vectors,
+    feature_vectors,
+    join_vectors,
+    leave_one_out,
+    read_item_features,
+)
+from graphcl.data.features import Incidence
+from graphcl.data.splits import TRAIN
 from graphcl.errors import InputError
 from graphcl.functional import nt_xent
 from graphcl.models import SRACL, SRACLConfig
@@ -18,7 +32,7 @@ from graphcl.nn import SampleSynthesizer
 from graphcl.pipelines import SequentialRecommender
 from graphcl.pipelines.batches import training_windows
 from graphcl.pipelines.contrast_rows import ContrastSource
-from graphcl.pipelines.semantic_rows import item_vectors, mean_vectors, retrieve_rows, similar_items
+from graphcl.pipelines.semantic_rows import mean_vectors, retrieve_rows, similar_items
 
 ITEMS = 11
 SEQUENCES = [[1, 2, 3, 4], [5], [6, 7], [], [8, 9, 10, 11, 1, 2, 3, 4], [2, 3, 2, 7], [3, 4, 7, 11, 4]]
@@ -170,28 +184,108 @@ def test_an_item_without_interactions_is_ranked_and_read_by_its_features(tmp_pat
         SequentialRecommender("sasrec").fit(log, item_features=features)
 
 
-def test_vectors_and_pool_know_training_items_only() -> None:
-    log, _, _ = shop()
+def prepared(split: Split, item_features: Any = None, **settings: Any) -> tuple[Any, Any, Any, Any]:
+    """Item vectors, neighbours of items, and everything that rows retrieve, as training makes them."""
+    recommender = SequentialRecommender("sracl", **{**QUICK, **settings})
+    recommender._given_features = item_features
+    accepted = recommender._accept(split)
+    model = recommender._build_model(accepted, torch.Generator().manual_seed(0))
+    source = recommender._training(model, accepted)[0]
+    assert isinstance(source, ContrastSource)
+    assert source.retrieval is not None
+    return recommender._vectors, model.item_neighbours, model.trained_neighbours, source.retrieval
+
+
+def test_held_out_items_change_no_vector_and_no_neighbour() -> None:
+    rng = np.random.default_rng(0)
+    user = np.repeat(np.arange(60), 8)
+    log = Interactions.from_arrays(user, np.concatenate([rng.permutation(30)[:8] for _ in range(60)]))
     split = leave_one_out(log)
-    train = split.train_sequences()
+    held_out = split.part != TRAIN
+    item = split.interactions.item.copy()
+    item[held_out] = rng.permutation(item[held_out])
+    assert not np.array_equal(item, split.interactions.item)
+    table = pl.DataFrame({"item": np.arange(30), "kind": [f"k{n % 7} c{n % 5}" for n in range(30)]})
+    first, second = (
+        Split(replace(split.interactions, item=items, item_features=table), split.part, split.protocol)
+        for items in (split.interactions.item, item)
+    )
+    for settings in ({"semantics": "attributes+cooccurrence"}, {"semantics": "cooccurrence", "pool": "prefixes"}):
+        one, other = prepared(first, **settings), prepared(second, **settings)
+        for made, again in zip(one[:3], other[:3], strict=True):
+            np.testing.assert_array_equal(made, again)
+        for name, made in vars(one[3]).items():
+            np.testing.assert_array_equal(made, vars(other[3])[name])
+        assert one[1].any()
+    # The vectors of a row are those of its own prefix: a row retrieves nothing by items that come later.
+    vectors, _, _, retrieval = prepared(first, semantics="cooccurrence")
+    sequences = first.train_sequences()
+    rows = training_windows(sequences.items + 1, sequences.offsets, max_length=5, rows="prefix")
+    own = mean_vectors(vectors, rows.items, rows.start, rows.length)
+    np.testing.assert_allclose(retrieval.own_vectors, own, atol=1e-6)
 
-    def everything(items: np.ndarray[Any, Any]) -> tuple[Any, Any]:
-        vectors = item_vectors(items, train.offsets, 12, features=None, semantics="joint", dim=4)
-        rows = training_windows(items, train.offsets, max_length=5, rows="prefix")
-        return vectors, retrieve_rows(rows, train.offsets, vectors, k=3, max_length=5)
 
-    assert train.items.size == log.num_interactions - 2 * log.num_users
-    vectors, retrieval = everything(train.items + 1)
-    assert (retrieval.start + retrieval.length <= train.items.size).all()
-    again, _ = everything(train.items + 1)
-    assert np.array_equal(vectors, again)
-    unit = mean_vectors(vectors, train.items + 1, retrieval.start, retrieval.length)
-    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1.0, atol=1e-5)
+def test_the_source_of_the_vectors_is_a_setting(tmp_path: Path) -> None:
+    log, ids, vectors = shop()
+    attributes = pl.DataFrame({"item": ids.external, "kind": [f"k{n % 4}" for n in range(13)]})
+    split = leave_one_out(replace(log, item_features=attributes))
+    np.savez(tmp_path / "llm.npz", ids=ids.external[:12], vectors=vectors[:12])
+    features = read_item_features({"image": (ids.external[:12], vectors[:12, :5])}, log.item_ids)
+    made = {
+        name: prepared(split, features, semantics=source, semantic_dim=4)[0]
+        for name, source in {
+            "attributes": "attributes",
+            "cooccurrence": "cooccurrence",
+            "both": "attributes+cooccurrence",
+            "list": ["attributes", "cooccurrence"],
+            "file": str(tmp_path / "llm.npz"),
+            "features": "features",
+            "narrow": {"cooccurrence": {"width": 2}},
+        }.items()
+    }
+    expected = attribute_vectors(attributes, log.item_ids, width=4).vectors
+    np.testing.assert_array_equal(made["attributes"], expected)
+    np.testing.assert_array_equal(made["cooccurrence"], cooccurrence_vectors(split, width=4).vectors)
+    parts = [attribute_vectors(attributes, log.item_ids, width=4), cooccurrence_vectors(split, width=4)]
+    np.testing.assert_array_equal(made["both"], join_vectors(parts).vectors)
+    np.testing.assert_array_equal(made["list"], made["both"])
+    np.testing.assert_allclose(made["file"], vectors[:12] / np.linalg.norm(vectors[:12], axis=1, keepdims=True))
+    assert made["features"].shape == (12, 5)
+    assert made["narrow"].shape == (12, 2)
+    joint = prepared(split, semantic_dim=4)[0]
+    np.testing.assert_array_equal(joint, made["both"])  # attributes and co-occurrence are all that is there
+    joined = join_vectors([feature_vectors(features), parts[1]]).vectors
+    np.testing.assert_array_equal(prepared(split, features, semantic_dim=4)[0], joined)
+    assert prepared(leave_one_out(log), semantic_dim=4)[0].shape == (12, 4)
+    for source, message in (("atributes", "did you mean 'attributes'"), ("no.npz", "no.npz"), ("features", "needs")):
+        with pytest.raises(InputError, match=message):
+            prepared(split, semantics=source)
 
 
-def test_attributes_become_vectors() -> None:
+def test_lists_of_features_are_attributes() -> None:
+    lists = {n: [f"t{n % 3}", f"u{n % 2}"] for n in range(12)}
+    tokens = {token: place for place, token in enumerate(sorted({t for row in lists.values() for t in row}))}
+    pairs = np.array([(n, tokens[token]) for n, row in lists.items() for token in row])
+    ids = IdMap(np.arange(12))
+    features = ItemFeatures(ids, incidence={"tags": Incidence(pairs[:, 0], pairs[:, 1], len(tokens))})
+    made, expected = feature_vectors(features, width=3), attribute_vectors(lists, ids, width=3)
+    np.testing.assert_allclose(made.vectors @ made.vectors.T, expected.vectors @ expected.vectors.T, atol=1e-6)
+
+
+def test_a_run_in_two_parts_equals_one(tmp_path: Path) -> None:
     log, ids, _ = shop()
-    features = read_item_features({"kind": (ids.external, np.eye(13, dtype=np.float32)[:, :3])}, ids)
-    joined = item_vectors(np.array([1, 2, 3, 4]), np.array([0, 4]), 13, features=features, semantics="joint", dim=2)
-    assert joined.shape == (13, 5)
-    assert log.num_items == 12
+    split = leave_one_out(
+        replace(log, item_features=pl.DataFrame({"item": ids.external, "kind": [f"k{n % 4}" for n in range(13)]}))
+    )
+    settings = {**QUICK, "semantics": "attributes+cooccurrence", "dropout": 0.2, "weight_average": 0.9, "epochs": 3}
+    whole = SequentialRecommender("sracl", **settings).fit(split, tmp_path / "whole")
+    SequentialRecommender("sracl", **{**settings, "epochs": 1}).fit(split, tmp_path / "parts")
+    parts = SequentialRecommender("sracl", **settings).fit(split, tmp_path / "parts", resume=True)
+    first, second = (dict(run._fitted()[0].state_dict()) for run in (whole, parts))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert [r["loss"] for r in whole.training_history] == [r["loss"] for r in parts.training_history]
+    assert whole.training_history[-1]["user_contrast"] > 0
+    with pytest.raises(InputError):  # other vectors are other data
+        SequentialRecommender("sracl", **{**settings, "semantics": "cooccurrence"}).fit(
+            split, tmp_path / "parts", resume=True
+        )
