@@ -1,17 +1,24 @@
-"""Accuracy of SASRec over seeds: leave-one-out, full ranking, history kept, best epoch by validation.
+"""Accuracy of the sequential models over seeds: leave-one-out, full ranking, history kept, best epoch by validation.
 
-    GRAPHCL_DATA=FOLDER python benchmarks/sequential_accuracy.py --data amazon-beauty --seeds 0 1 2 --set key=value ...
+    GRAPHCL_DATA=FOLDER python benchmarks/sequential_accuracy.py --model mclrec --seeds 0 1 2 3 4 --runs FOLDER
+    ... --model sracl --set semantics=attributes+cooccurrence max_length=20
+    ... --model duorec --set contrast_weight=0.2 --seeds 1000 --tuning
 
-Every seed is a run of the public pipeline with its defaults unless --set says otherwise. Results go to
-benchmarks/results/sequential_accuracy.json and .md.
+Every seed is a run of the public pipeline with its defaults unless --set says otherwise. Results are merged by data
+set, model, configuration (the settings given, or --label) and seed into benchmarks/results/sequential_accuracy.json and
+.md: a seed that is there is not trained again (--again does), and one that --runs holds in part is continued. Where
+SASRec has been measured with the same seeds, each model is compared with it by a paired t-test. With --tuning only the
+validation metrics are kept, so that settings can be chosen without a look at the test.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
+import re
 import statistics
 import time
 from pathlib import Path
@@ -21,43 +28,60 @@ import torch
 import yaml
 
 from graphcl.data import load_dataset
+from graphcl.metrics import paired_t_test
 from graphcl.pipelines import RunFolder, SequentialRecommender
 from graphcl.pipelines.runs import library_versions, write_by_rename, write_json
 
 RESULTS = Path(__file__).parent / "results"
 SHOWN = ("HR@5", "HR@10", "HR@20", "NDCG@5", "NDCG@10", "NDCG@20")
-# Mean of 3 seeds that the model must reach on Amazon Beauty, and the encoder-only column of the published table.
-WANTED = {"HR@20": 0.116, "NDCG@20": 0.050}
-PUBLISHED = {"HR@20": 0.1206, "NDCG@20": 0.0518}
+COMPARED = ("HR@20", "NDCG@20")
+MODELS = ("sasrec", "gru4rec", "cl4srec", "duorec", "mclrec", "sracl")
+DEFAULTS = "defaults"
+# What the mean over the seeds is to reach on Amazon Beauty. The first is ours, the others were published, SRA-CL's
+# without semantic vectors at a length of 20.
+WANTED: dict[str, dict[str, float]] = {
+    "sasrec": {"HR@20": 0.116, "NDCG@20": 0.050},
+    "cl4srec": {"HR@20": 0.0974},
+    "duorec": {"HR@20": 0.1193},
+    "mclrec": {"HR@20": 0.1243, "NDCG@20": 0.0539},
+    "sracl": {"HR@20": 0.1265, "NDCG@20": 0.0532},
+}
+PUBLISHED = {"sasrec": "Published for the encoder with cross-entropy alone: HR@20 0.1206, NDCG@20 0.0518."}
+# Settings that do not change what is learned from how many epochs.
+FREE = ("seed", "epochs", "patience", "devices", "accelerator", "progress")
+
+Record = dict[str, Any]
 
 
-def train_once(data: str, seed: int, settings: dict[str, Any], folder: Path | None) -> dict[str, Any]:
-    """One seed from data to test metrics; a run that ``folder`` already holds is continued, or read when complete."""
-    split = load_dataset(data).split()
-    recommender = SequentialRecommender(**{**settings, "seed": seed})
-    out = None if folder is None else folder / f"{data}-seed-{seed}"
-    if out is not None and RunFolder(out).is_complete:
+def train_once(
+    data: str, model: str, seed: int, settings: dict[str, Any], out: Path | None, *, resume: bool, tuning: bool
+) -> Record:
+    """One seed from data to metrics; a run that ``out`` already holds is continued, or read when complete."""
+    recommender = SequentialRecommender(model, **{**settings, "seed": seed})
+    if out is not None and resume and RunFolder(out).is_complete:
         recommender = SequentialRecommender.load(out)
         seconds = float(json.loads((out / "manifest.json").read_text(encoding="utf-8"))["wall_seconds"])
     else:
+        split = load_dataset(data, features=recommender.takes_item_features).split()
         started = time.perf_counter()
-        recommender.fit(split, out, resume=out is not None)
+        recommender.fit(split, out, resume=resume and out is not None)
         seconds = time.perf_counter() - started
-    test, valid = recommender.evaluate("test"), recommender.evaluate("valid")
     history = recommender.training_history
-    return {
+    run: Record = {
         "seed": seed,
-        "test": test.metrics.to_dict(),
-        "validation": valid.metrics.to_dict(),
-        "protocol": dict(test.protocol),
+        "validation": recommender.evaluate("valid").metrics.to_dict(),
         "epochs": len(history),
         "best_epoch": recommender.best_epoch,
         "fit_seconds": round(seconds, 1),
         "median_epoch_seconds": statistics.median(record["seconds"] for record in history),
     }
+    if not tuning:
+        test = recommender.evaluate("test")
+        run |= {"test": test.metrics.to_dict(), "protocol": dict(test.protocol)}
+    return run
 
 
-def summary(runs: list[dict[str, Any]], part: str) -> dict[str, dict[str, float]]:
+def summary(runs: list[Record], part: str) -> dict[str, dict[str, float]]:
     """Mean and standard deviation over the seeds of the metrics that are shown."""
     values = {name: [run[part][name] for run in runs] for name in SHOWN}
     return {
@@ -66,35 +90,150 @@ def summary(runs: list[dict[str, Any]], part: str) -> dict[str, dict[str, float]
     }
 
 
-def as_markdown(record: dict[str, Any]) -> str:
-    """The table that is committed beside the JSON."""
-    about, runs = record["about"], record["runs"]
+def read_records(path: Path) -> dict[str, Record]:
+    """Earlier results by ``data/model/configuration``; none where there is no file."""
+    if not path.is_file():
+        return {}
+    records: dict[str, Record] = json.loads(path.read_text(encoding="utf-8"))["records"]
+    return records
+
+
+def record_of(
+    records: dict[str, Record], data: str, model: str, configuration: str, settings: dict[str, Any]
+) -> Record:
+    """The record that a run belongs to, made where there is none.
+
+    Raises:
+        SystemExit: results of this name were made with other settings.
+    """
+    key = f"{data}/{model}/{configuration}"
+    config = SequentialRecommender(model, **settings).get_config()
+    record = records.setdefault(
+        key,
+        {
+            "data": data,
+            "model": model,
+            "configuration": configuration,
+            "settings": settings,
+            "about": {
+                "cpu": processor(),
+                "cores": os.cpu_count(),
+                "threads": torch.get_num_threads(),
+                "versions": library_versions(),
+            },
+            "config": config,
+            "runs": [],
+            "tuning": [],
+        },
+    )
+    earlier = record["config"]
+    changed = [name for name in earlier.keys() & config.keys() - {*FREE} if earlier[name] != config[name]]
+    if changed:
+        raise SystemExit(f"{key} was measured with other values of {', '.join(sorted(changed))}: give --label")
+    return record
+
+
+def baseline_of(records: dict[str, Record], record: Record) -> Record | None:
+    """SASRec's results on the same data: with the same length of history where there are such, else by default."""
+    found = [
+        other
+        for other in records.values()
+        if other["data"] == record["data"] and other["model"] == "sasrec" and other["runs"] and other is not record
+    ]
+    length = record["config"].get("max_length")
+    alike = [other for other in found if other["config"].get("max_length") == length]
+    plain = [other for other in found if other["configuration"] == DEFAULTS]
+    return next(iter([*alike, *plain, *found]), None)
+
+
+def comparison(records: dict[str, Record], record: Record) -> str | None:
+    """The paired test against SASRec in words; None where they share fewer than two seeds."""
+    base = baseline_of(records, record)
+    if record["model"] == "sasrec" or base is None:
+        return None
+    ours, theirs = ({run["seed"]: run["test"] for run in one["runs"]} for one in (record, base))
+    seeds = sorted(ours.keys() & theirs.keys())
+    if len(seeds) < 2:
+        return None
+    parts = []
+    for name in COMPARED:
+        test = paired_t_test([ours[seed][name] for seed in seeds], [theirs[seed][name] for seed in seeds])
+        p = "no p-value" if test.p is None else f"p = {test.p:.2g}"
+        parts.append(f"{name} {test.difference:+.4f}, {p}")
+    other = f"SASRec ({base['configuration']}, L = {base['config'].get('max_length')})"
+    return f"Against {other}, paired t-test over seeds {', '.join(map(str, seeds))}: {'; '.join(parts)}."
+
+
+def as_markdown(records: dict[str, Record]) -> str:
+    """The tables that are committed beside the JSON."""
     lines = [
-        f"# SASRec on {about['data']}: accuracy over {len(runs)} seeds",
+        "# Accuracy of the sequential models",
         "",
-        f"{about['cpu']}, {about['threads']} threads, torch {about['versions']['torch']}. Protocol: "
-        + ", ".join(f"{name} {value}" for name, value in runs[0]["protocol"].items())
-        + ".",
-        "",
-        "Settings: " + ", ".join(f"{name} {value}" for name, value in record["config"].items()) + ".",
-        "",
-        "| seed | " + " | ".join(SHOWN) + " | best epoch | epochs | seconds |",
-        "|---|" + "---|" * (len(SHOWN) + 3),
+        "Leave-one-out, full ranking, the history stays among the candidates; the best epoch is chosen by validation,",
+        "and so are settings that are not defaults. Mean and sample deviation over the seeds.",
     ]
-    lines += [
-        f"| {run['seed']} | "
-        + " | ".join(f"{run['test'][name]:.4f}" for name in SHOWN)
-        + f" | {run['best_epoch']} | {run['epochs']} | {run['fit_seconds']:.0f} |"
-        for run in runs
-    ]
-    for part in ("test", "validation"):
-        cells = (f"{value['mean']:.4f} ± {value['deviation']:.4f}" for value in record[part].values())
-        lines.append(f"| mean, {part} | " + " | ".join(cells) + " | | | |")
-    if about["data"] == "amazon-beauty":
-        wanted = ", ".join(f"{name} >= {value}" for name, value in WANTED.items())
-        published = ", ".join(f"{name} {value}" for name, value in PUBLISHED.items())
-        lines += ["", f"Wanted of the mean: {wanted}. Published for the encoder with cross-entropy alone: {published}."]
+    for data in dict.fromkeys(record["data"] for record in records.values()):
+        group = [record for record in records.values() if record["data"] == data]
+        measured = [record for record in group if record["runs"]]
+        lines += ["", f"## {data}", "", "| model | configuration | part | " + " | ".join(SHOWN) + " | seeds |"]
+        lines.append("|---|---|---|" + "---|" * (len(SHOWN) + 1))
+        for record in measured:
+            for part in ("test", "validation"):
+                cells = (f"{value['mean']:.4f} ± {value['deviation']:.4f}" for value in record[part].values())
+                count = len(record["runs"]) if part == "test" else ""
+                lines.append(
+                    f"| {record['model']} | {record['configuration']} | {part} | " + " | ".join(cells) + f" | {count} |"
+                )
+        for record in group:
+            lines += _of_one(records, record)
     return "\n".join(lines) + "\n"
+
+
+def _of_one(records: dict[str, Record], record: Record) -> list[str]:
+    about, runs, model = record["about"], record["runs"], record["model"]
+    lines = ["", f"### {model}, {record['configuration']}", ""]
+    lines.append(f"{about['cpu']}, {about['threads']} threads, torch {about['versions']['torch']}.")
+    if runs:
+        lines[-1] += " Protocol: " + ", ".join(f"{name} {value}" for name, value in runs[0]["protocol"].items()) + "."
+    settings = ", ".join(f"{name} {value}" for name, value in record["config"].items() if name != "seed")
+    lines += ["", f"Settings: {settings}."]
+    if runs:
+        lines += ["", "| seed | " + " | ".join(SHOWN) + " | best epoch | epochs | seconds |"]
+        lines.append("|---|" + "---|" * (len(SHOWN) + 3))
+        lines += [
+            f"| {run['seed']} | "
+            + " | ".join(f"{run['test'][name]:.4f}" for name in SHOWN)
+            + f" | {run['best_epoch']} | {run['epochs']} | {run['fit_seconds']:.0f} |"
+            for run in runs
+        ]
+    if record["tuning"]:
+        cells = [
+            f"seed {run['seed']}: "
+            + ", ".join(f"{name} {run['validation'][name]:.4f}" for name in COMPARED)
+            + f" at epoch {run['best_epoch']} of {run['epochs']}"
+            for run in record["tuning"]
+        ]
+        lines += ["", "Tried on validation alone: " + "; ".join(cells) + "."]
+    said = [comparison(records, record) if runs else None]
+    if record["data"] == "amazon-beauty" and runs and model in WANTED:
+        wanted = WANTED[model]
+        missed = [name for name, value in wanted.items() if record["test"][name]["mean"] < value]
+        text = ", ".join(f"{name} >= {value}" for name, value in wanted.items())
+        said.append(f"Wanted of the mean: {text}; {f'below it in {chr(44).join(missed)}' if missed else 'reached'}.")
+        said.append(PUBLISHED.get(model))
+    said.append(record.get("note"))
+    return lines + [line for text in said if text for line in ("", text)]
+
+
+def folder_of(runs: Path, data: str, model: str, configuration: str, seed: int) -> Path:
+    """Where the run of a seed is kept."""
+    data = Path(data).stem
+    if model == "sasrec" and configuration == DEFAULTS:
+        return runs / f"{data}-seed-{seed}"
+    mark = "" if configuration == DEFAULTS else "-" + re.sub(r"[^\w.=+-]+", "_", configuration)[:40]
+    if mark:
+        mark += "-" + hashlib.sha256(configuration.encode()).hexdigest()[:8]
+    return runs / f"{data}-{model}{mark}-seed-{seed}"
 
 
 def processor() -> str:
@@ -104,38 +243,60 @@ def processor() -> str:
     return next((line.split(":")[1].strip() for line in names if line.startswith("model name")), platform.processor())
 
 
-def main() -> None:
+def write_results(target: Path, records: dict[str, Record]) -> None:
+    """Write both files, each by rename."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_json(target.with_suffix(".json"), {"records": records})
+    text = as_markdown(records)
+    write_by_rename(target.with_suffix(".md"), lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def main(arguments: list[str] | None = None) -> None:
     """Run the seeds one after the other and write the results after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="amazon-beauty")
+    parser.add_argument("--model", default="sasrec", choices=MODELS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--set", dest="settings", nargs="*", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--label", help="name of the configuration; the settings given when left out")
     parser.add_argument("--out", type=Path, default=RESULTS / "sequential_accuracy")
-    parser.add_argument("--runs", type=Path, help="folder that keeps the run of every seed; complete ones are reused")
-    options = parser.parse_args()
+    parser.add_argument("--runs", type=Path, help="folder that keeps the run of every seed")
+    parser.add_argument(
+        "--resume", action=argparse.BooleanOptionalAction, default=True,
+        help="continue or read the runs that --runs holds (the default), or refuse to touch them",
+    )  # fmt: skip
+    parser.add_argument("--again", action="store_true", help="train seeds that the results hold already")
+    parser.add_argument("--tuning", action="store_true", help="validation metrics only; the test is not looked at")
+    parser.add_argument("--table", action="store_true", help="write the table from the JSON and train nothing")
+    options = parser.parse_args(arguments)
+    target = options.out.with_suffix(".json")
+    if options.table:
+        write_results(options.out, read_records(target))
+        return
     settings = {name: yaml.safe_load(value) for name, _, value in (pair.partition("=") for pair in options.settings)}
-    record: dict[str, Any] = {
-        "about": {
-            "data": options.data,
-            "cpu": processor(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "versions": library_versions(),
-        },
-        "config": SequentialRecommender(**settings).get_config(),
-        "runs": [],
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    named = {name: value for name, value in sorted(settings.items()) if name not in FREE}
+    configuration = options.label or ", ".join(f"{name} {value}" for name, value in named.items()) or DEFAULTS
+    part = "tuning" if options.tuning else "runs"
     for seed in options.seeds:
-        record["runs"].append(train_once(options.data, seed, settings, options.runs))
-        record |= {part: summary(record["runs"], part) for part in ("test", "validation")}
-        write_json(options.out.with_suffix(".json"), record)
-        text = as_markdown(record)
-        write_by_rename(options.out.with_suffix(".md"), lambda path, text=text: path.write_text(text, encoding="utf-8"))  # type: ignore[misc]
-        print(json.dumps({name: value["mean"] for name, value in record["test"].items()}), flush=True)
-    if options.data == "amazon-beauty":
-        missed = [name for name, value in WANTED.items() if record["test"][name]["mean"] < value]
-        print(f"below what is wanted: {', '.join(missed)}" if missed else "reaches what is wanted", flush=True)
+        # Read again each time: another model may have been measured meanwhile.
+        record = record_of(read_records(target), options.data, options.model, configuration, settings)
+        if any(run["seed"] == seed for run in record[part]) and not options.again:
+            print(f"seed {seed} is measured already", flush=True)
+            continue
+        out = options.runs and folder_of(options.runs, options.data, options.model, configuration, seed)
+        run = train_once(options.data, options.model, seed, settings, out, resume=options.resume, tuning=options.tuning)
+        records = read_records(target)
+        record = record_of(records, options.data, options.model, configuration, settings)
+        kept = [other for other in record[part] if other["seed"] != seed]
+        record[part] = sorted([*kept, run], key=lambda other: int(other["seed"]))
+        if record["runs"]:
+            record |= {name: summary(record["runs"], name) for name in ("test", "validation")}
+        write_results(options.out, records)
+        shown = run["validation" if options.tuning else "test"]
+        print(json.dumps({"seed": seed, part: {name: shown[name] for name in SHOWN}}), flush=True)
+    text = comparison(records := read_records(target), records[f"{options.data}/{options.model}/{configuration}"])
+    if text:
+        print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@
 
 Each contestant runs in a process of its own, one after the other, with one thread; seconds are those of the processor.
 An epoch is extrapolated from the steps after the first few, by targets: what share of an epoch they are is in the
-results. Preparing (retrieval, vectors) is told apart. A contestant is a model's name, with settings after commas, e.g.
+results. Preparing (retrieval, vectors) is told apart. HR@20 and NDCG@20 are those that sequential_accuracy.py has
+measured: of the same settings, or else of the configuration of the model that is best on validation, which is then
+named; --table writes the table anew from both. A contestant is a model's name, with settings after commas, e.g.
 ``mclrec,rows=prefix,batch_size=256``; ``padded=true`` takes packing away. Results are merged by contestant into
 benchmarks/results/sequential_methods.json and .md.
 """
@@ -26,6 +28,9 @@ import yaml
 from torch import Tensor, nn
 
 RESULTS = Path(__file__).parent / "results" / "sequential_methods"
+ACCURACY = RESULTS.with_name("sequential_accuracy.json")
+# Contestants with these settings are there for their speed.
+FOR_SPEED = ("rows", "padded", "batch_size")
 WARM_UP = 3
 CONTESTANTS = [
     "sasrec",
@@ -64,11 +69,10 @@ def measure(contestant: str, data: str, steps: int) -> dict[str, Any]:
     from graphcl.pipelines import SequentialRecommender
 
     torch.set_num_threads(1)
-    name, *pairs = contestant.split(",")
-    settings = {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in pairs)}
+    name, settings = settings_of(contestant)
     padded = settings.pop("padded", False)
     recommender = SequentialRecommender(name, progress=False, **settings)
-    split = load_dataset(data).split()
+    split = load_dataset(data, features=recommender.takes_item_features).split()
     started = time.process_time()
     accepted = recommender._accept(split)
     torch.manual_seed(0)
@@ -108,23 +112,46 @@ def measure(contestant: str, data: str, steps: int) -> dict[str, Any]:
     }
 
 
-def as_markdown(rows: dict[str, dict[str, Any]]) -> str:
+def settings_of(contestant: str) -> tuple[str, dict[str, Any]]:
+    """Model and settings of a contestant."""
+    name, *pairs = contestant.split(",")
+    return name, {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in pairs)}
+
+
+def accuracy_of(contestant: str, data: str, records: dict[str, dict[str, Any]]) -> str:
+    """Two cells, HR@20 and NDCG@20 over the seeds, with the configuration where it is another one."""
+    name, settings = settings_of(contestant)
+    measured = [r for r in records.values() if (r["data"], r["model"]) == (data, name) and r["runs"]]
+    if not measured or any(key in FOR_SPEED for key in settings):
+        return "not measured | not measured"
+    exact = [r for r in measured if {k: v for k, v in r["settings"].items() if k not in ("epochs", "seed")} == settings]
+    best = max(exact or measured, key=lambda r: float(r["validation"]["NDCG@20"]["mean"]))
+    cells = [
+        f"{best['test'][metric]['mean']:.4f} ± {best['test'][metric]['deviation']:.4f}"
+        for metric in ("HR@20", "NDCG@20")
+    ]
+    told = f"{len(best['runs'])} seeds" if exact else f"{best['configuration']}; {len(best['runs'])} seeds"
+    return f"{cells[0]} ({told}) | {cells[1]}"
+
+
+def as_markdown(rows: dict[str, dict[str, Any]], records: dict[str, dict[str, Any]]) -> str:
     """The table that is committed beside the JSON."""
     base = rows.get("sasrec", {}).get("epoch_seconds")
     lines = [
         "# Training epoch of the sequential methods, Amazon Beauty",
         "",
         "One thread, processor seconds, each contestant in its own process; extrapolated from the stated share of an",
-        "epoch. The machine ran other work, so ratios are what counts.",
+        "epoch. The machine ran other work, so ratios are what counts. Accuracy on the test items is that of",
+        "`sequential_accuracy.md`, where it has been measured.",
         "",
-        "| contestant | epoch (s) | x SASRec | share measured | prepare (s) | peak memory (MiB) |",
-        "|---|---|---|---|---|---|",
+        "| contestant | epoch (s) | x SASRec | share measured | prepare (s) | peak memory (MiB) | HR@20 | NDCG@20 |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, row in rows.items():
         ratio = f"{row['epoch_seconds'] / base:.1f}" if base else ""
         lines.append(
             f"| {name} | {row['epoch_seconds']:.1f} | {ratio} | {row['share_of_epoch']:.1%} "
-            f"| {row['prepare_seconds']:.1f} | {row['peak_mib']:,} |"
+            f"| {row['prepare_seconds']:.1f} | {row['peak_mib']:,} | {accuracy_of(name, row['data'], records)} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -136,19 +163,24 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40, help="steps that count, after the first few")
     parser.add_argument("--contestants", nargs="+", default=CONTESTANTS)
     parser.add_argument("--one", help="measure this contestant in this process and print its row")
+    parser.add_argument("--table", action="store_true", help="write the table from earlier results and measure nothing")
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(options.one, options.data, options.steps)))
         return
     file = RESULTS.with_suffix(".json")
     rows: dict[str, dict[str, Any]] = json.loads(file.read_text())["rows"] if file.exists() else {}
+    records = json.loads(ACCURACY.read_text(encoding="utf-8"))["records"] if ACCURACY.exists() else {}
+    if options.table:
+        RESULTS.with_suffix(".md").write_text(as_markdown(rows, records))
+        return
     for contestant in options.contestants:
         command = [sys.executable, __file__, "--one", contestant, "--data", options.data, "--steps", str(options.steps)]
         finished = subprocess.run(command, capture_output=True, text=True, check=True)
         rows[contestant] = json.loads(finished.stdout.strip().splitlines()[-1])
         print(rows[contestant], flush=True)
         file.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
-        RESULTS.with_suffix(".md").write_text(as_markdown(rows))
+        RESULTS.with_suffix(".md").write_text(as_markdown(rows, records))
 
 
 if __name__ == "__main__":
