@@ -7,15 +7,18 @@ its own, because RecBole 1.2.1 works with numpy below 2, pandas below 3 and setu
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from graphcl.data.ids import id_series
 from graphcl.errors import InputError, MissingPackageError
+from graphcl.integrations.recbole_rows import ROW, RecBoleRows, read_rows
 from graphcl.integrations.recbole_settings import (
     RecBoleSettings,
     load_recbole,
@@ -23,6 +26,7 @@ from graphcl.integrations.recbole_settings import (
     read_recbole_settings,
 )
 from graphcl.models import SequenceBatch, build_config, get_model, list_models
+from graphcl.models.base_contrastive import ContrastiveModel
 from graphcl.nn import pack_sequences
 
 __all__ = [
@@ -34,13 +38,18 @@ __all__ = [
     "run_recbole",
 ]
 
+IntArray = npt.NDArray[np.int64]
+
 
 @cache
 def recbole_model(name: str) -> Any:
     """A `recbole.model.abstract_recommender.SequentialRecommender` class around one of our sequential models.
 
     It takes RecBole's settings (``hidden_size``, ``n_layers``, ``MAX_ITEM_LIST_LENGTH``, ...) and our own names, which
-    win. RecBole trains it on its prefix rows; its loss is the model's own objective on them.
+    win. RecBole trains it on its prefix rows; its loss is the model's own objective on them, contrastive terms
+    included: partners and retrieved sequences come from RecBole's training rows, semantic vectors from co-occurrence in
+    them or from a file keyed by item id (``semantics``). MCLRec's schedules of several optimiser steps need
+    `recbole_trainer`, which `run_recbole` uses; RecBole's own trainer takes ``schedule: joint``.
 
     Args:
         name: of a sequential model, see :func:`graphcl.models.list_models`.
@@ -49,7 +58,8 @@ def recbole_model(name: str) -> Any:
         The class, to be given to `recbole.config.Config` as the model.
 
     Raises:
-        InputError: for an unknown model.
+        InputError: for an unknown model; of the class, for training rows that are not all prefixes in time order, or a
+            source of semantic vectors that RecBole's data do not have.
         MissingPackageError: when RecBole is not importable.
 
     Complexity:
@@ -57,6 +67,7 @@ def recbole_model(name: str) -> Any:
     """
     model_class = get_model(name, task="sequential")
     try:
+        from recbole.data.interaction import Interaction
         from recbole.model.abstract_recommender import SequentialRecommender
         from recbole.utils import InputType
     except ImportError as error:
@@ -71,19 +82,58 @@ def recbole_model(name: str) -> Any:
             generator = torch.Generator().manual_seed(int(config["seed"] or 0))
             own = build_config(model_class.config_class, settings)
             # RecBole's item 0 is padding, as ours is; items are 1 .. n_items - 1 in both.
-            self.model = model_class(self.n_items - 1, own, generator=generator)
+            self.rows_of: Callable[[IntArray], SequenceBatch] | None = None
+            rows = self.training_rows(dataset) if issubclass(model_class, ContrastiveModel) else None
+            vectors, width = None, {}
+            if rows is not None and getattr(model_class, "uses_item_vectors", False):
+                external = [str(token) for token in dataset.id2token(dataset.iid_field, np.arange(1, self.n_items))]
+                ids = id_series(external, infer_integers=True).to_numpy()
+                vectors = rows.vectors(own.semantics, ids, own.semantic_dim)
+                width = {"semantic_dim": vectors.shape[1]}
+            self.model = model_class(self.n_items - 1, own, generator=generator, **width)
+            if rows is not None and self.model.contrast.rows:
+                self.rows_of = rows.batches(self.model, int(config["seed"] or 0), vectors)
+
+        def training_rows(self, dataset: Any) -> RecBoleRows:
+            table = dataset.inter_feat
+            fields = (dataset.uid_field, self.ITEM_SEQ, self.ITEM_SEQ_LEN, self.POS_ITEM_ID)
+            if any(field not in table for field in fields):
+                raise InputError("the data set holds no training rows", "give RecBole's training data set")
+            table.update(Interaction({ROW: torch.arange(len(table))}))
+            return read_rows(*(table[field].cpu().numpy().astype(np.int64) for field in fields))
 
         def forward(self, item_seq: torch.Tensor, item_seq_len: torch.Tensor) -> torch.Tensor:
             hidden: torch.Tensor = self.model(item_seq, item_seq_len)
             return hidden
 
-        def calculate_loss(self, interaction: Any) -> torch.Tensor:
+        def batch_of(self, interaction: Any) -> SequenceBatch:
+            if self.rows_of is not None:
+                if ROW not in interaction:
+                    raise InputError("the batch is not of the data set that the model was made for", "give it that")
+                return self.rows_of(interaction[ROW].cpu().numpy()).to(self.device)
             items, lengths = interaction[self.ITEM_SEQ].cpu().numpy(), interaction[self.ITEM_SEQ_LEN].cpu().numpy()
             kept = np.arange(items.shape[1]) < lengths[:, None]
             sequences = pack_sequences(items[kept].astype(np.int64), np.concatenate([[0], np.cumsum(lengths)]))
             targets = interaction[self.POS_ITEM_ID].cpu()
-            batch = SequenceBatch(sequences, sequences.last, targets, float(targets.numel()))
-            loss: torch.Tensor = self.model.objective(batch.to(self.device))[0]
+            return SequenceBatch(sequences, sequences.last, targets, float(targets.numel())).to(self.device)
+
+        def parameter_groups(self) -> Mapping[str, list[torch.nn.Parameter]]:
+            """Parameters that are updated in turn; one group of all where every step updates all."""
+            groups = getattr(self.model, "parameter_groups", None)
+            return {"all": list(self.parameters())} if groups is None else groups()
+
+        def training_steps(self, interaction: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
+            """The optimiser steps of one batch."""
+            steps: Iterator[tuple[str, Callable[[], Any]]] = self.model.training_steps(self.batch_of(interaction))
+            return steps
+
+        def calculate_loss(self, interaction: Any) -> torch.Tensor:
+            if len(self.parameter_groups()) > 1:
+                raise InputError(
+                    f"schedule {self.model.config.schedule} takes several steps a batch, which RecBole's trainer does "
+                    "not", "train by run_recbole or recbole_trainer, or set schedule to joint",
+                )  # fmt: skip
+            loss: torch.Tensor = self.model.objective(self.batch_of(interaction))[0]
             return loss
 
         def full_sort_predict(self, interaction: Any) -> torch.Tensor:
@@ -156,7 +206,8 @@ def recbole_trainer(config: Any, model: Any) -> Any:
     """RecBole's trainer of a model, with best weights kept as safetensors instead of a pickle.
 
     RecBole 1.2.1 saves its configuration beside the weights in a pickle of protocol 4, which ``torch.load`` refuses
-    since torch 2.6 (and cannot be told to admit). The trainer returned here differs in that alone.
+    since torch 2.6 (and cannot be told to admit). The trainer returned here differs in that, and in taking the steps of
+    our models that update groups of parameters in turn (MCLRec), each group with an optimiser of its own.
 
     Args:
         config: a `recbole.config.Config`.
@@ -180,6 +231,38 @@ def recbole_trainer(config: Any, model: Any) -> Any:
             given: Any = self.saved_model_file  # type: ignore[has-type]
             self.saved_model_file = str(Path(given).with_suffix(".safetensors"))
             self.best_other: dict[str, Any] = {}
+            groups = model.parameter_groups() if hasattr(model, "parameter_groups") else {}
+            self.groups: Mapping[str, list[torch.nn.Parameter]] = groups if len(groups) > 1 else {}
+            self.optimizers = {name: self._build_optimizer(params=group) for name, group in self.groups.items()}
+
+        def _train_epoch(
+            self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False
+        ) -> Any:
+            if not self.groups:
+                return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
+            if not self.config["single_spec"]:
+                raise InputError("steps in turn are taken in one process only", "train without nproc, or in graphcl")
+            self.model.train()
+            total = 0.0
+            for interaction in train_data:
+                losses = []
+                for name, objective in self.model.training_steps(interaction.to(self.device)):
+                    for other, group in self.groups.items():
+                        for parameter in group:
+                            parameter.requires_grad_(other == name)
+                    loss = objective()[0]
+                    self._check_nan(loss)
+                    self.optimizers[name].zero_grad()
+                    loss.backward()
+                    if self.clip_grad_norm:
+                        torch.nn.utils.clip_grad_norm_(self.groups[name], **self.clip_grad_norm)
+                    self.optimizers[name].step()
+                    losses.append(float(loss.detach()))
+                total += losses[0]
+            for group in self.groups.values():
+                for parameter in group:
+                    parameter.requires_grad_(True)
+            return total
 
         def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
             weights = {

@@ -65,11 +65,20 @@ class ContrastSource(WindowSource):
                 continue
             generator = np.random.default_rng([self.seed, epoch, step, rank, 1])
             place = generator.integers(0, self.windows.supervised[own])
-            yield replace(batch, contrast=self._contrast(batch, own, place, number_at, generator))
+            yield replace(batch, contrast=self.contrast_of(batch, own, place, number_at, generator))
 
-    def _contrast(
+    def contrast_of(
         self, batch: SequenceBatch, own: IntArray, place: IntArray, number_at: IntArray, generator: np.random.Generator
     ) -> ContrastRows:
+        """The contrast rows of a step.
+
+        Args:
+            batch: its histories.
+            own: [B] numbers of its windows.
+            place: [B] which supervised position of each lends the row, from 0.
+            number_at: of `row_numbers`.
+            generator: draws the partners.
+        """
         windows = self.windows
         supervised = windows.supervised[own]
         # Absolute place of the target of each row, and its slot among the supervised ones of the step.

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,9 +16,10 @@ pytest.importorskip(
 )
 import recbole
 
+from graphcl.errors import InputError
 from graphcl.integrations.recbole import load_recbole, recbole_model, run_recbole
 from graphcl.metrics import rank_of_targets, ranking_metrics
-from graphcl.models import list_models
+from graphcl.models import get_model, list_models
 
 SETTINGS: dict[str, Any] = {
     "data_path": str(Path(str(recbole.__file__)).parent / "dataset_example"),
@@ -55,6 +57,114 @@ def test_one_model_in_both_trainers(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     measured = pipeline.fit(split).evaluate("test").metrics.to_dict()
     assert measured["HR@10"] is not None
     assert measured["HR@10"] > 0
+
+
+def tiny(folder: Path) -> dict[str, Any]:
+    """A data set of forty users in RecBole's format, and settings for it."""
+    (folder / "tiny").mkdir()
+    rng = np.random.default_rng(0)
+    rows = [f"u{u}\ti{(u * 3 + t * (1 + u % 2)) % 17}\t{t}" for u in range(40) for t in range(4 + int(rng.integers(9)))]
+    rng.shuffle(rows)
+    (folder / "tiny" / "tiny.inter").write_text(
+        "\n".join(["user_id:token\titem_id:token\ttimestamp:float", *rows]) + "\n"
+    )
+    own = {"data_path": str(folder), "train_batch_size": 64, "MAX_ITEM_LIST_LENGTH": 5, "neighbours": 3, "epochs": 2}
+    return {**SETTINGS, **IN_RECBOLE, **own, "checkpoint_dir": str(folder), "save_dataset": False}
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["test"])
+    return tmp_path
+
+
+CONTRASTIVE = ("cl4srec", "duorec", "mclrec", "sracl")
+
+
+@pytest.mark.parametrize("name", CONTRASTIVE)
+def test_contrastive_terms_take_part(name: str, in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, float]] = []
+    model_class = get_model(name, task="sequential")
+    objective = "encoder_objective" if name == "mclrec" else "objective"
+    plain = getattr(model_class, objective)
+
+    def watched(self: Any, *given: Any) -> Any:
+        loss, parts = plain(self, *given)
+        seen.append({"loss": float(loss.detach()), **{part: float(value) for part, value in parts.items()}})
+        return loss, parts
+
+    monkeypatch.setattr(model_class, objective, watched)
+    result = run_recbole(name, "tiny", config=tiny(in_folder))
+    assert 0 <= result["test_result"]["ndcg@10"] <= 1
+    expected = {
+        "cl4srec": {"contrast"}, "duorec": {"contrast"}, "mclrec": {"meta_contrast", "regularizer"},
+        "sracl": {"user_contrast", "item_contrast"},
+    }[name]  # fmt: skip
+    assert seen
+    for parts in seen:
+        assert expected <= parts.keys()
+        assert sum(abs(parts[part]) for part in expected) > 0
+        assert parts["loss"] != pytest.approx(parts["cross_entropy"], rel=1e-6)
+    if name == "mclrec":  # the augmenters learn, by steps of their own
+        trained = result["trainer"].model.model
+        fresh = model_class(trained.num_items, trained.config, generator=torch.Generator().manual_seed(0))
+        for group in ("encoder", "augmenters"):
+            pairs = zip(getattr(trained, group).parameters(), getattr(fresh, group).parameters(), strict=True)
+            assert any(not torch.equal(one, other) for one, other in pairs)
+
+
+def test_batches_are_those_of_recbole(in_folder: Path) -> None:
+    result = run_recbole("duorec", "tiny", config={**tiny(in_folder), "epochs": 1})
+    model = result["trainer"].model
+    from recbole.data import create_dataset, data_preparation
+
+    train, _, _ = data_preparation(result["trainer"].config, create_dataset(result["trainer"].config))
+    model = recbole_model("duorec")(result["trainer"].config, train.dataset)
+    partners = 0
+    for interaction in train:
+        batch = model.batch_of(interaction)
+        items, lengths = interaction[model.ITEM_SEQ], interaction[model.ITEM_SEQ_LEN]
+        assert torch.equal(batch.targets, interaction[model.POS_ITEM_ID])
+        assert torch.equal(batch.contrast.rows.lengths, lengths)
+        assert torch.equal(batch.contrast.rows.items, items[:, : batch.contrast.rows.items.shape[1]])
+        found, sizes = batch.sequences.padded()
+        assert torch.equal(sizes, lengths)
+        assert torch.equal(found, batch.contrast.rows.items)
+        other = batch.contrast.same_target
+        partners += int((other.lengths != lengths).sum())
+    assert partners > 0
+    loss = model.calculate_loss(interaction)
+    assert float(loss.detach()) > 0
+
+
+def test_what_cannot_be_trained_in_recbole_is_refused(in_folder: Path) -> None:
+    settings = tiny(in_folder)
+    joint = run_recbole("mclrec", "tiny", config={**settings, "schedule": "joint", "epochs": 1})
+    trainer = joint["trainer"]
+    assert not trainer.groups
+    from recbole.data import create_dataset, data_preparation
+
+    train, _, _ = data_preparation(trainer.config, create_dataset(trainer.config))
+    trainer.config["schedule"] = "three_step"
+    model = recbole_model("mclrec")(trainer.config, train.dataset)
+    with pytest.raises(InputError, match="set schedule to joint"):
+        model.calculate_loss(next(iter(train)))
+    with pytest.raises(InputError, match="no table of items"):
+        run_recbole("sracl", "tiny", config={**settings, "semantics": "attributes"})
+
+
+def test_vectors_of_a_file_are_keyed_by_external_id(in_folder: Path) -> None:
+    vectors = np.random.default_rng(1).standard_normal((17, 4)).astype(np.float32)
+    np.savez(in_folder / "llm.npz", ids=np.array([f"i{n}" for n in range(17)]), vectors=vectors)
+    settings = {**tiny(in_folder), "semantics": str(in_folder / "llm.npz"), "epochs": 1}
+    result = run_recbole("sracl", "tiny", config=settings)
+    model, data = result["trainer"].model, result["test_data"].dataset
+    tokens = [str(token) for token in data.id2token(data.iid_field, np.arange(1, 18))]
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    own = np.stack([unit[int(token[1:])] for token in tokens])
+    nearest = (own @ own.T - 2 * np.eye(17)).argmax(1) + 1
+    assert model.model.item_neighbours[1:, 0].tolist() == nearest.tolist()
 
 
 def test_every_sequential_model_has_a_class() -> None:
