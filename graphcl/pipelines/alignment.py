@@ -190,8 +190,6 @@ class ItemAligner(RankingPipeline):
         return AlignmentInputs(items, texts, has_items & has_texts)
 
     def _training(self, model: Any, data: Split) -> tuple[AlignmentSource, RankingValidation, TrainingPlan]:
-        from graphcl.pipelines.training import TrainingPlan
-
         settings = self.settings
         inputs = self._inputs()
         pairs = mine_preferences(
@@ -212,22 +210,7 @@ class ItemAligner(RankingPipeline):
             raise InputError("fewer than two items have both modalities", "set semantic_epochs=0, or give features")
         if not source._kept[0].size:
             raise InputError("no two items with features please one user", "give more interactions, or lower liked")
-        plan = TrainingPlan(
-            epochs=settings.epochs,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            metric=settings.metric,
-            stop="metric",
-            keep="best",
-            patience=settings.patience,
-            validate_every=settings.validate_every,
-            checkpoint_seconds=30.0,
-            seed=settings.seed,
-            unit="pairs",
-            devices=settings.devices,
-            accelerator=settings.accelerator,
-            progress=settings.progress,
-        )
+        plan = self._plan(settings.metric, "pairs")
         return source, self._validation(data), plan
 
     def _hash_data(self, data: Split) -> str:

@@ -7,7 +7,7 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar, runtime_checkable
 
@@ -215,6 +215,22 @@ class TrainedPipeline(ABC, Generic[DataT]):
 
         Called before a file is written: raise InputError here for data that cannot be trained on with these settings.
         """
+
+    def _plan(self, metric: str, unit: str, **others: Any) -> TrainingPlan:
+        """Train as the settings say until the metric no longer rises, and keep the best epoch.
+
+        Args:
+            metric: of the validation part.
+            unit: see :class:`TrainingPlan`.
+            **others: fields of the plan. Settings that have the name of a field (``patience``, ``weight_decay``, ...)
+                are taken over without being told.
+        """
+        from graphcl.pipelines.training import TrainingPlan
+
+        usual = {"stop": "metric", "keep": "best", "checkpoint_seconds": 30.0}
+        names = [field.name for field in fields(TrainingPlan) if field.name in type(self.settings).model_fields]
+        taken = {name: getattr(self.settings, name) for name in names}
+        return TrainingPlan(**{**usual, **taken, "metric": metric, "unit": unit, **others})
 
     @abstractmethod
     def _hash_data(self, data: DataT) -> str:

@@ -188,8 +188,6 @@ class BundleConstructor(TrainedPipeline[Bundles]):
         return self.model_class(inputs, self.model_config, generator=generator)
 
     def _training(self, model: Any, data: Bundles) -> tuple[BundleSampler, BundleValidation, TrainingPlan]:
-        from graphcl.pipelines.training import TrainingPlan
-
         settings, config = self.settings, self.model_config
         sampler = BundleSampler(
             *data.training,
@@ -199,23 +197,7 @@ class BundleConstructor(TrainedPipeline[Bundles]):
             ratio=config.bundle_ratio,
             replace=config.bundle_augment == "replacement",
         )
-        plan = TrainingPlan(
-            epochs=settings.epochs,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            weight_average=settings.weight_average,
-            metric=settings.metric,
-            stop="metric",
-            keep="best",
-            patience=settings.patience,
-            validate_every=settings.validate_every,
-            checkpoint_seconds=30.0,
-            seed=settings.seed,
-            unit="bundles",
-            devices=settings.devices,
-            accelerator=settings.accelerator,
-            progress=settings.progress,
-        )
+        plan = self._plan(settings.metric, "bundles")
         return sampler, BundleValidation(data.partial("valid"), self._cutoffs), plan
 
     @property

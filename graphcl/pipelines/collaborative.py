@@ -189,8 +189,6 @@ class CollaborativeRecommender(RankingPipeline):
         return self.model_class(graph, self.model_config, item_incidence=incidence, generator=generator)
 
     def _training(self, model: Any, data: Split) -> tuple[PairSampler, RankingValidation, TrainingPlan]:
-        from graphcl.pipelines.training import TrainingPlan
-
         settings, train = self.settings, data.train
         pairs = TrainingPairs.from_arrays(train.user, train.item, num_users=train.num_users, num_items=train.num_items)
         sampler = PairSampler(
@@ -205,22 +203,7 @@ class CollaborativeRecommender(RankingPipeline):
             raise InputError(
                 "no user has a training item and an item left to compare it with", "give more interactions"
             )
-        plan = TrainingPlan(
-            epochs=settings.epochs,
-            learning_rate=settings.learning_rate,
-            lr_decay=settings.learning_rate_decay,
-            metric=settings.metric,
-            stop="metric",
-            keep="best",
-            patience=settings.patience,
-            validate_every=settings.validate_every,
-            checkpoint_seconds=30.0,
-            seed=settings.seed,
-            unit="pairs",
-            devices=settings.devices,
-            accelerator=settings.accelerator,
-            progress=settings.progress,
-        )
+        plan = self._plan(settings.metric, "pairs", lr_decay=settings.learning_rate_decay)
         return sampler, self._validation(data), plan
 
     def _hash_data(self, data: Split) -> str:

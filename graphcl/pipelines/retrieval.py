@@ -196,8 +196,6 @@ class Retriever(TrainedPipeline[RetrievalParts]):
         return self.model_class(space, whole.num_labels, self.model_config, generator=generator, **labels)
 
     def _training(self, model: Any, data: RetrievalParts) -> tuple[QueryBatches, _Measured, TrainingPlan]:
-        from graphcl.pipelines.training import TrainingPlan
-
         settings = self.settings
         watched = int(settings.watch.rpartition("@")[2])
         if watched > data.data.num_labels:
@@ -205,21 +203,7 @@ class Retriever(TrainedPipeline[RetrievalParts]):
                 f"{settings.watch} needs {watched} labels and there are {data.data.num_labels}", "watch P@1 instead",
                 path=data.data.source,
             )  # fmt: skip
-        plan = TrainingPlan(
-            epochs=settings.epochs,
-            learning_rate=settings.learning_rate,
-            metric=settings.watch,
-            stop="metric",
-            keep="best",
-            patience=settings.patience,
-            validate_every=settings.validate_every,
-            checkpoint_seconds=30.0,
-            seed=settings.seed,
-            unit="queries",
-            devices=settings.devices,
-            accelerator=settings.accelerator,
-            progress=settings.progress,
-        )
+        plan = self._plan(settings.watch, "queries")
         return QueryBatches(data.part("train"), settings.batch_size, settings.seed), _Measured(data.part("valid")), plan
 
     # Results

@@ -191,8 +191,6 @@ class SequentialRecommender(RankingPipeline):
         return self.model_class(data.interactions.num_items, self.model_config, generator=generator)
 
     def _training(self, model: Any, data: Split) -> tuple[WindowSource, RankingValidation, TrainingPlan]:
-        from graphcl.pipelines.training import TrainingPlan
-
         settings = self.settings
         sequences = data.train_sequences()
         windows = training_windows(
@@ -204,20 +202,7 @@ class SequentialRecommender(RankingPipeline):
         )
         if windows.num_targets == 0:
             raise InputError("no user has two items in the training part", "give longer histories or another split")
-        plan = TrainingPlan(
-            epochs=settings.epochs,
-            learning_rate=settings.learning_rate,
-            metric=settings.metric,
-            stop="metric",
-            keep="best",
-            patience=settings.patience,
-            weight_average=settings.weight_average,
-            seed=settings.seed,
-            unit="tokens",
-            devices=settings.devices,
-            accelerator=settings.accelerator,
-            progress=settings.progress,
-        )
+        plan = self._plan(settings.metric, "tokens", checkpoint_seconds=0.0)
         return self._source(model, windows, sequences.offsets), self._validation(data), plan
 
     def _source(self, model: Any, windows: TrainingWindows, offsets: IntArray) -> WindowSource:
