@@ -63,14 +63,12 @@ def load_bundles(name_or_path: str | Path, **options: Any) -> Bundles:
         >>> load_bundles("synthetic-bundles").counts()["bundles"]
         600
     """
-    from graphcl.data.registry import BundleRecipe, dataset_info, list_datasets
+    from graphcl.data.registry import BundleRecipe, list_datasets, recipe_of_kind
 
     path = Path(name_or_path)
     names = [recipe.name for recipe in list_datasets() if recipe.kind == "bundles"]
     if str(name_or_path) in names:
-        recipe = dataset_info(str(name_or_path))
-        assert isinstance(recipe, BundleRecipe)
-        return _of_recipe(recipe, options)
+        return _of_recipe(recipe_of_kind(str(name_or_path), BundleRecipe), options)
     if path.is_dir():
         if options:
             raise InputError(f"{next(iter(options))} does not apply to a folder", "leave it out, or give a table")

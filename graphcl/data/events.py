@@ -191,7 +191,7 @@ def load_events(name_or_path: str | Path, **options: Any) -> Events:
         500
     """
     from graphcl.data.event_generator import enterprise_log
-    from graphcl.data.registry import EventRecipe, dataset_info, list_datasets
+    from graphcl.data.registry import EventRecipe, list_datasets, recipe_of_kind
 
     names = [recipe.name for recipe in list_datasets() if recipe.kind == "events"]
     name = str(name_or_path)
@@ -205,9 +205,7 @@ def load_events(name_or_path: str | Path, **options: Any) -> Events:
         if isinstance(options.get("columns"), str):
             options = {**options, "columns": [part.strip() for part in options["columns"].split(",")]}
         return read_events(name_or_path, **options)
-    recipe = dataset_info(name)
-    if not isinstance(recipe, EventRecipe):
-        raise InputError(f"{name} holds no events", "mend the recipe")
+    recipe = recipe_of_kind(name, EventRecipe)
     allowed = ("num_events", "scale", "num_teams", "anomaly_rate", "seed")
     for option in options:
         if option not in allowed:

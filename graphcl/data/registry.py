@@ -9,7 +9,7 @@ import sysconfig
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -137,6 +137,9 @@ class Recipe(_Strict):
     def file(self, role: str) -> RecipeFile | None:
         """The file with a role, None when there is none."""
         return next((file for file in self.files if file.role == role), None)
+
+
+RecipeT = TypeVar("RecipeT", bound=Recipe)
 
 
 class InteractionRecipe(Recipe):
@@ -345,6 +348,29 @@ def dataset_info(name: str) -> Recipe:
             f"there is no data set or file {name!r}", f"{nearest(name, sorted(paths))}the data sets are {known}"
         )
     return _read_recipe(paths[name])
+
+
+def recipe_of_kind(name: str, kind: type[RecipeT]) -> RecipeT:
+    """The recipe of a data set that must be of one kind.
+
+    Args:
+        name: registered name.
+        kind: class of its recipe.
+
+    Raises:
+        InputError: the name is unknown, or its recipe is of another kind.
+
+    Complexity:
+        O(recipes).
+
+    Example:
+        >>> recipe_of_kind("synthetic-bundles", BundleRecipe).kind
+        'bundles'
+    """
+    recipe = dataset_info(name)
+    if not isinstance(recipe, kind):
+        raise InputError(f"{name} holds {_HOLDS.get(recipe.kind, recipe.kind)}", "give a data set of another kind")
+    return recipe
 
 
 def load_dataset(name_or_path: str | Path, *, features: bool = False, **options: Any) -> Dataset:

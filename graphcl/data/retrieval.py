@@ -261,7 +261,7 @@ def load_retrieval(name_or_path: str | Path, **options: Any) -> RetrievalData:
         >>> load_retrieval("synthetic-tags", num_queries=200).train.num_queries
         160
     """
-    from graphcl.data.registry import RetrievalRecipe, dataset_info, list_datasets
+    from graphcl.data.registry import RetrievalRecipe, list_datasets, recipe_of_kind
     from graphcl.data.retrieval_generator import synthetic_tags
 
     names = [recipe.name for recipe in list_datasets() if recipe.kind == "retrieval"]
@@ -271,9 +271,7 @@ def load_retrieval(name_or_path: str | Path, **options: Any) -> RetrievalData:
             known = f"{nearest(name, names)}the data sets are {', '.join(names)}; or give a folder"
             raise InputError(f"there is no data set of queries and labels {name!r}", known)
         return _read_files(Path(name), options)
-    recipe = dataset_info(name)
-    if not isinstance(recipe, RetrievalRecipe):
-        raise InputError(f"{name} holds no queries and labels", "mend the recipe")
+    recipe = recipe_of_kind(name, RetrievalRecipe)
     allowed = ("num_queries", "num_labels", "num_words", "words_per_query", "seed")
     for option in options:
         if option not in allowed:

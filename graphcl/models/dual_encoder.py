@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -190,17 +191,16 @@ class DualEncoder(nn.Module):
         self.num_labels = num_labels
         featured = label_features is not None and label_space is not None
         source = ("features" if featured else "ids") if config.labels == "auto" else config.labels
-        if source != "ids" and not featured:
-            raise ValueError(f"labels={source!r} needs features of the labels; give them, or use labels='ids'")
         shared = config.towers == "shared" or (config.towers == "auto" and label_space == queries)
-        if config.towers == "shared" and (source == "ids" or label_space != queries):
+        if config.towers == "shared" and (source == "ids" or (featured and label_space != queries)):
             raise ValueError("towers='shared' needs labels with features of the queries' width; use towers='two'")
         self.label_source = source
         self.query_tower = _Tower(queries, config, generator)
         self.label_tower: _Tower | None = None
         self.label_table: nn.Parameter | None = None
         if source != "ids":
-            assert label_space is not None
+            if label_features is None or label_space is None:
+                raise ValueError(f"labels={source!r} needs features of the labels; give them, or use labels='ids'")
             self.label_tower = self.query_tower if shared else _Tower(label_space, config, generator)
             self._keep(label_features)
         if source != "features":
@@ -208,7 +208,7 @@ class DualEncoder(nn.Module):
             self.label_table = nn.Parameter(table)
         self._index: Tensor | None = None
 
-    def _keep(self, features: Features | None) -> None:
+    def _keep(self, features: Features) -> None:
         """The labels' features move with the model and are no weights."""
         parts = vars(features) if isinstance(features, Bags) else {"dense": features}
         for name, tensor in parts.items():
@@ -234,14 +234,12 @@ class DualEncoder(nn.Module):
 
     def encode_labels(self, rows: Tensor | None = None) -> Tensor:
         """``(L, d)`` embeddings of all labels, or of some, of length 1 under ``cosine``."""
-        found: Tensor | None = None
+        parts: list[Tensor] = []
         if self.label_tower is not None:
-            found = self.label_tower(self._label_features(rows))
+            parts.append(self.label_tower(self._label_features(rows)))
         if self.label_table is not None:
-            own = self.label_table if rows is None else self.label_table[rows]
-            found = own if found is None else found + own
-        assert found is not None
-        return self._scaled(found)
+            parts.append(self.label_table if rows is None else self.label_table[rows])
+        return self._scaled(reduce(torch.add, parts))
 
     def _label_features(self, rows: Tensor | None) -> Features:
         if hasattr(self, "label_dense"):

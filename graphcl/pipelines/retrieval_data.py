@@ -68,8 +68,9 @@ class RetrievalParts:
 
     def part(self, name: str) -> LabelledQueries:
         """Queries of ``train``, ``valid`` or ``test``."""
-        found = getattr(self.data, name)
-        assert isinstance(found, LabelledQueries)
+        found = {"train": self.data.train, "valid": self.data.valid, "test": self.data.test}[name]
+        if found is None:
+            raise ValueError(f"the {name} queries have not been set aside")
         return found
 
     @cached_property
@@ -105,8 +106,7 @@ class RetrievalParts:
             widths = about["widths"]
             parts = []
             for name in _PARTS:
-                labels = _unpack(f"{name}.labels", tensors, widths)
-                assert isinstance(labels, SparseRows)
+                labels = _unpack_sparse(f"{name}.labels", tensors, widths)
                 parts.append(LabelledQueries(_unpack(f"{name}.features", tensors, widths), labels))
             known = any(name.startswith("label.features") for name in tensors)
             features = _unpack("label.features", tensors, widths) if known else None
@@ -115,7 +115,7 @@ class RetrievalParts:
                 parts[0], parts[2], parts[1], features, ids, source, None if text_model is None else str(text_model)
             )
             return cls(data, str(about["split"]))
-        except (KeyError, TypeError, ValueError, AssertionError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 "holds no queries", "restore the file or train again", path=folder.path / QUERIES
             ) from error
@@ -196,8 +196,7 @@ def _scaled(data: RetrievalData) -> RetrievalData:
     def scaled(part: LabelledQueries | None) -> LabelledQueries | None:
         return None if part is None else LabelledQueries(unit_rows(part.features), part.labels)
 
-    train = scaled(data.train)
-    assert train is not None
+    train = LabelledQueries(unit_rows(data.train.features), data.train.labels)
     labels = None if data.label_features is None else unit_rows(data.label_features)
     return replace(data, train=train, valid=scaled(data.valid), test=scaled(data.test), label_features=labels)
 
@@ -215,5 +214,9 @@ def _unpack(name: str, tensors: dict[str, Tensor], widths: dict[str, int]) -> Fe
     if f"{name}.dense" in tensors:
         dense: NDArray[np.float32] = tensors[f"{name}.dense"].numpy()
         return dense
+    return _unpack_sparse(name, tensors, widths)
+
+
+def _unpack_sparse(name: str, tensors: dict[str, Tensor], widths: dict[str, int]) -> SparseRows:
     offsets, columns, values = (tensors[f"{name}.{part}"].numpy() for part in ("offsets", "columns", "values"))
     return SparseRows(offsets, columns, values, int(widths[name]))
