@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from benchmark_machine import processor
 from torch import Tensor
 
 from graphcl.functional import block_info_nce, info_nce
@@ -230,7 +230,7 @@ def plot_of(rows: list[Row]) -> str:
 def main() -> None:
     rows = run()
     RESULTS.mkdir(parents=True, exist_ok=True)
-    about = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__}
+    about = {"machine": processor(), "torch": torch.__version__}
     (RESULTS / "block_error.json").write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
     (RESULTS / "block_error.svg").write_text(plot_of(rows))
     table = table_of(rows)

@@ -19,7 +19,6 @@ import copy
 import itertools
 import json
 import os
-import platform
 import statistics
 import time
 from dataclasses import replace
@@ -28,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmark_machine import processor
 from torch_geometric.data import Data
 
 from graphcl.data import GraphDataset, load_graph
@@ -204,13 +204,6 @@ def _row(method: str, runs: list[dict[str, Any]]) -> str:
         + " | ".join(cells)
         + f" | {every} | {f'{statistics.median(seconds):.0f}' if seconds else ''} |"
     )
-
-
-def processor() -> str:
-    """Model name of the processor."""
-    information = Path("/proc/cpuinfo")
-    names = information.read_text().splitlines() if information.exists() else []
-    return next((line.split(":")[1].strip() for line in names if line.startswith("model name")), platform.processor())
 
 
 def read_record(path: Path) -> dict[str, Any]:

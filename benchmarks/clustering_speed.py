@@ -23,7 +23,6 @@ import json
 import math
 import multiprocessing
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmark_machine import processor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -357,7 +357,7 @@ def main() -> None:
     path = options.out / "clustering_speed.json"
     found = json.loads(path.read_text())["parts"] if path.exists() else {}
     threads = torch.get_num_threads()
-    machine = f"{platform.processor() or platform.machine()}, {threads} threads, torch {torch.__version__}"
+    machine = f"{processor()}, {threads} threads, torch {torch.__version__}"
     options.out.mkdir(parents=True, exist_ok=True)
     for part in options.parts:
         found[part] = PARTS[part](options)

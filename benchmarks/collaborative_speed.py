@@ -17,7 +17,6 @@ import itertools
 import json
 import math
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -27,6 +26,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from benchmark_machine import processor
 
 HERE = Path(__file__).parent
 PEERS = HERE / "peers"
@@ -460,10 +461,7 @@ def machine() -> dict[str, Any]:
     """What the numbers were taken on."""
     import torch
 
-    information = Path("/proc/cpuinfo")
-    names = information.read_text().splitlines() if information.exists() else []
-    cpu = next((line.split(":")[1].strip() for line in names if line.startswith("model name")), platform.processor())
-    return {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    return {"cpu": processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
 def main() -> None:

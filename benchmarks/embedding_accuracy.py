@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from benchmark_machine import processor
 
 from graphcl.data import load_graph
 from graphcl.pipelines import NodeEmbedder
@@ -134,13 +134,6 @@ def _cell(values: list[float | None]) -> str:
         return ""
     spread = f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else ""
     return f"{statistics.mean(found):.2f}{spread}"
-
-
-def processor() -> str:
-    """Model name of the processor."""
-    information = Path("/proc/cpuinfo")
-    names = information.read_text().splitlines() if information.exists() else []
-    return next((line.split(":")[1].strip() for line in names if line.startswith("model name")), platform.processor())
 
 
 def read_record(path: Path) -> dict[str, Any]:

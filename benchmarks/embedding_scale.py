@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import resource
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmark_machine import processor
 from numpy.typing import NDArray
 
 from graphcl.graphs.metapath_construction import metapath_adjacency
@@ -258,15 +258,6 @@ def add(found: dict[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, results)
     write_by_rename(path.with_suffix(".md"), lambda file: file.write_text(markdown(results), encoding="utf-8"))
-
-
-def processor() -> str:
-    """Name of the processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 if __name__ == "__main__":

@@ -22,12 +22,13 @@ import gc
 import json
 import multiprocessing
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from benchmark_machine import processor
 
 RESULTS = Path(__file__).parent / "results" / "embedding_speed"
 # What the specification of the protocol gives for the authors' code on another machine of this class.
@@ -298,13 +299,6 @@ def _ratio(rows: list[Row]) -> str:
     ours = next(row for row in rows if row.get("nodes") == peer.get("nodes"))
     names = {"seconds": "time", "cpu_seconds": "CPU time", "peak_mib": "peak", "extra_mib": "extra memory"}
     return ", ".join(f"{text} {peer[name] / ours[name]:.1f} x" for name, text in names.items() if ours.get(name))
-
-
-def processor() -> str:
-    """Model name of the processor."""
-    information = Path("/proc/cpuinfo")
-    names = information.read_text().splitlines() if information.exists() else []
-    return next((line.split(":")[1].strip() for line in names if line.startswith("model name")), platform.processor())
 
 
 def main() -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmark_machine import processor
 
 from graphcl.data import enterprise_log
 from graphcl.metrics import detection_metrics
@@ -97,13 +97,6 @@ def as_markdown(record: dict[str, Any]) -> str:
 def _spread(values: list[float]) -> str:
     spread = statistics.stdev(values) if len(values) > 1 else 0.0
     return f"{statistics.mean(values):.3f} ± {spread:.3f}"
-
-
-def processor() -> str:
-    """Model name of the processor."""
-    information = Path("/proc/cpuinfo")
-    names = information.read_text().splitlines() if information.exists() else []
-    return next((line.split(":")[1].strip() for line in names if line.startswith("model name")), platform.processor())
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 import torch
+from benchmark_machine import processor
 from kernels_pairs import limit_memory
 from kernels_sparse import _peak_extra
 
@@ -220,7 +220,7 @@ def main() -> None:
     rows.append(measure("membership, Python tuples", python_tuples(SIZES[0]), SIZES[0], arguments.repeats))
     rows += nearest(arguments.repeats) + tiktok(arguments.repeats)
     about = {
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import re
 import resource
 import statistics
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmark_machine import processor
 from torch import Tensor
 from torch.nn import functional
 
@@ -237,7 +237,7 @@ def main() -> None:
         return
     limit_memory()
     about = {
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "device": "cpu",

@@ -17,7 +17,6 @@ import gc
 import importlib.util
 import json
 import math
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmark_machine import processor
 from kernels_pairs import limit_memory
 from torch import Tensor
 from torch_geometric.edge_index import EdgeIndex
@@ -295,7 +295,7 @@ def main() -> None:
     lines += ["with nodes = edges / 10, so that the dense operand outgrows the caches:", *exponents(growing)]
     print("\n".join(lines))
     about = {
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "device": "cpu",

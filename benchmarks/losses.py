@@ -26,7 +26,6 @@ import json
 import math
 import multiprocessing
 import os
-import platform
 import resource
 import signal
 import statistics
@@ -39,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmark_machine import processor
 from torch import Tensor
 
 from graphcl.losses import plan
@@ -575,16 +575,7 @@ def describe_machines(rows: Iterable[Row]) -> str:
 
 def describe_machine() -> str:
     threads = torch.get_num_threads()
-    return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}, torch {torch.__version__}"
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":")[1].strip()
-    return platform.processor() or platform.machine()
+    return f"{processor()}, {threads} thread{'s' if threads > 1 else ''}, torch {torch.__version__}"
 
 
 COLOURS = {"graphcl": "#1f77b4", "dense": "#d62728", "PML": "#2ca02c"}

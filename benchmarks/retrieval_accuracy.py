@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 from functools import partial
 from pathlib import Path
@@ -32,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmark_machine import processor
 
 from graphcl.data import LabelledQueries, RetrievalData, SparseRows, dataset_info, load_dataset
 from graphcl.data.registry import recipe_files
@@ -185,13 +185,6 @@ def _differences(best: dict[str, list[dict[str, Any]]]) -> list[str]:
 def _spread(values: list[float]) -> str:
     spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.4f}{spread}"
-
-
-def processor() -> str:
-    """Model name of the processor."""
-    information = Path("/proc/cpuinfo")
-    names = information.read_text().splitlines() if information.exists() else []
-    return next((line.split(":")[1].strip() for line in names if line.startswith("model name")), platform.processor())
 
 
 def main() -> None:

@@ -16,7 +16,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 import time
 from functools import partial
 from multiprocessing.connection import Connection
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmark_machine import processor
 
 from graphcl.models import Bags, DualEncoder, DualEncoderConfig, FeatureSpace, RetrievalBatch
 from graphcl.pipelines.runs import library_versions, write_by_rename, write_json
@@ -111,13 +111,6 @@ def as_markdown(record: dict[str, Any]) -> str:
         for row in record["rows"]
     ]
     return "\n".join(lines) + "\n"
-
-
-def processor() -> str:
-    """Model name of the processor."""
-    information = Path("/proc/cpuinfo")
-    names = information.read_text().splitlines() if information.exists() else []
-    return next((line.split(":")[1].strip() for line in names if line.startswith("model name")), platform.processor())
 
 
 def main() -> None:

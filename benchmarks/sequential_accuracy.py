@@ -17,7 +17,6 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import re
 import statistics
 import time
@@ -26,6 +25,7 @@ from typing import Any
 
 import torch
 import yaml
+from benchmark_machine import processor
 
 from graphcl.data import load_dataset
 from graphcl.metrics import paired_t_test
@@ -234,13 +234,6 @@ def folder_of(runs: Path, data: str, model: str, configuration: str, seed: int) 
     if mark:
         mark += "-" + hashlib.sha256(configuration.encode()).hexdigest()[:8]
     return runs / f"{data}-{model}{mark}-seed-{seed}"
-
-
-def processor() -> str:
-    """Model name of the processor."""
-    information = Path("/proc/cpuinfo")
-    names = information.read_text().splitlines() if information.exists() else []
-    return next((line.split(":")[1].strip() for line in names if line.startswith("model name")), platform.processor())
 
 
 def write_results(target: Path, records: dict[str, Record]) -> None:

@@ -23,6 +23,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmark_machine import processor
+
 PEERS = Path(__file__).parent / "peers"
 RESULTS = Path(__file__).parent / "results"
 
@@ -46,11 +48,12 @@ def measure(python: str, script: str, *arguments: str) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """What the numbers were taken on."""
-    model = "unknown"
-    if Path("/proc/cpuinfo").exists():
-        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        model = names[0].split(":")[1].strip() if names else model
-    return {"cpu": model, "cores": os.cpu_count(), "python": platform.python_version(), "system": platform.system()}
+    return {
+        "cpu": processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "system": platform.system(),
+    }
 
 
 def as_markdown(results: list[dict[str, Any]], about: dict[str, Any]) -> str:
