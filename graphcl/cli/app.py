@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from graphcl import __version__
-from graphcl.cli import compare, datasets, runs, train
+from graphcl.cli import compare, datasets, runs, train, unlearn
 from graphcl.errors import InputError, MissingPackageError
 
 # Typer carries its own copy of click since 0.2x, so its usage errors are reached through a name that typer exports.
@@ -31,6 +31,7 @@ app.command("recommend")(runs.recommend)
 app.command("embed")(runs.embed)
 app.command("score")(runs.score)
 app.command("retrieve")(runs.retrieve)
+app.command("unlearn")(unlearn.unlearn)
 app.command("compare")(compare.compare)
 app.command("report")(runs.report)
 

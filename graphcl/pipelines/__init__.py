@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from graphcl.pipelines.retrieval_index import RetrievalIndex
     from graphcl.pipelines.runs import RunFolder
     from graphcl.pipelines.sequential import SequentialRecommender
+    from graphcl.pipelines.unlearning import Unlearned, Unlearner
+    from graphcl.pipelines.unlearning_report import UnlearningReport
 
 # Task of a model -> module and class of the pipeline that trains it; imported when first asked for.
 _PIPELINES = {
@@ -39,6 +41,9 @@ _LAZY = {
     "Pipeline": "graphcl.pipelines.base",
     "RunFolder": "graphcl.pipelines.runs",
     "TrainedPipeline": "graphcl.pipelines.base",
+    "Unlearned": "graphcl.pipelines.unlearning",
+    "Unlearner": "graphcl.pipelines.unlearning",
+    "UnlearningReport": "graphcl.pipelines.unlearning_report",
     **{name: module for module, name in _PIPELINES.values()},
 }
 
@@ -56,6 +61,9 @@ __all__ = [
     "RunFolder",
     "SequentialRecommender",
     "TrainedPipeline",
+    "Unlearned",
+    "Unlearner",
+    "UnlearningReport",
     "create_pipeline",
     "load_pipeline",
 ]

@@ -24,6 +24,7 @@ from graphcl.pipelines.runs import (
     MANIFEST,
     METRICS,
     MODEL,
+    UNLEARNING,
     RunFolder,
     library_versions,
     peak_memory_bytes,
@@ -198,6 +199,7 @@ class TrainedPipeline(ABC, Generic[DataT]):
         self._data: DataT | None = None
         self._state = TrainingState()
         self._seconds = 0.0
+        self._unlearning: dict[str, Any] | None = None
 
     # What a pipeline says about itself
 
@@ -290,6 +292,11 @@ class TrainedPipeline(ABC, Generic[DataT]):
         """Epoch whose weights were kept, from 1; 0 before :meth:`fit`."""
         return self._state.best_epoch
 
+    @property
+    def unlearning(self) -> dict[str, Any] | None:
+        """What :class:`graphcl.pipelines.unlearning.Unlearner` took out of the model and measured; None for none."""
+        return None if self._unlearning is None else dict(self._unlearning)
+
     # Training
 
     def fit(self, data: Any, out: str | Path | None = None, *, resume: bool = False, overwrite: bool = False) -> Self:
@@ -335,7 +342,7 @@ class TrainedPipeline(ABC, Generic[DataT]):
             folder.withdraw()
             raise
         self._seconds = before + time.perf_counter() - started
-        self._model, self._data = model.to("cpu").eval(), data
+        self._model, self._data, self._unlearning = model.to("cpu").eval(), data, None
         return self
 
     def _new_model(self, data: DataT) -> Any:
@@ -390,6 +397,8 @@ class TrainedPipeline(ABC, Generic[DataT]):
             ) from error
         pipeline._seconds = pipeline._state.seconds
         pipeline._model, pipeline._data = model.eval(), data
+        if (folder.path / UNLEARNING).is_file():
+            pipeline._unlearning = folder.read_json(UNLEARNING)
         return pipeline
 
     @classmethod
@@ -404,6 +413,10 @@ class TrainedPipeline(ABC, Generic[DataT]):
         results = self._write_results(folder, model, data)
         epochs = {"best_epoch": self._state.best_epoch, "epochs": self._state.epoch}
         write_json(folder.path / METRICS, {**results, **epochs})
+        if self._unlearning is None:
+            (folder.path / UNLEARNING).unlink(missing_ok=True)
+        else:
+            write_json(folder.path / UNLEARNING, self._unlearning)
         write_json(
             folder.path / MANIFEST,
             {

@@ -30,7 +30,7 @@ NumClusters: TypeAlias = int | Literal["eigengap", "stability"] | None
 
 GRAPH = "graph.safetensors"
 NODES = "nodes.parquet"
-_STRUCTURE_DIMENSIONS = 64
+STRUCTURE_DIMENSIONS = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,7 +274,7 @@ def _ids(given: Any, size: int) -> pl.Series:
     return pl.Series("node", [str(value) for value in values], dtype=pl.String)
 
 
-def structure_features(matrix: SparseMatrix, *, dimensions: int = _STRUCTURE_DIMENSIONS, seed: int = 0) -> Tensor:
+def structure_features(matrix: SparseMatrix, *, dimensions: int = STRUCTURE_DIMENSIONS, seed: int = 0) -> Tensor:
     r"""Features of a graph that has none: leading eigenvectors of its regularised normalised adjacency.
 
     T. Qin, K. Rohe, "Regularized Spectral Clustering under the Degree-Corrected Stochastic Blockmodel", 2013,

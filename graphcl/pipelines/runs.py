@@ -24,6 +24,7 @@ ANALYSIS = "analysis.json"
 CHECKPOINTS = "checkpoints"
 MANIFEST = "manifest.json"
 REPORT = "report.html"
+UNLEARNING = "unlearning.json"  # of a model that has forgotten something: what, how, and what is left
 TEST_RANKS = "test_ranks.parquet"  # of recommenders: what tests that are paired over users need
 _TEMPORARY = ".writing-"
 
@@ -160,16 +161,41 @@ class RunFolder:
             overwrite: an earlier run in the folder is to be deleted.
 
         Raises:
+            InputError: as :meth:`require_free`, or when the folder cannot be written.
+        """
+        self.require_free(resume=resume, overwrite=overwrite)
+        make_folder(self.checkpoints)
+        if overwrite:
+            # The manifest goes first: from then on nobody takes the folder for a complete run.
+            for name in (MANIFEST, *self._ours):
+                (self.path / name).unlink(missing_ok=True)
+            for file in self.checkpoints.glob("*.safetensors"):
+                file.unlink()
+        for folder in (self.path, self.checkpoints):
+            for leftover in folder.glob(f"{_TEMPORARY}*"):
+                leftover.unlink()
+
+    @property
+    def _ours(self) -> set[str]:
+        """Every file that a run may leave."""
+        return {*self.artefacts, *self.optional, UNLEARNING, REPORT}
+
+    def require_free(self, *, resume: bool = False, overwrite: bool = False) -> None:
+        """Refuse a folder that :meth:`prepare` would refuse; nothing is written.
+
+        Args:
+            resume, overwrite: see :meth:`prepare`.
+
+        Raises:
             InputError: when the folder holds a run and neither is given, holds a run of another pipeline or something
-                that is no run, is a file, or cannot be written.
+                that is no run, or is a file.
         """
         if resume and overwrite:
             raise InputError("resume and overwrite exclude each other", "give one of them", path=self.path)
         if self.path.exists() and not self.path.is_dir():
             raise InputError("is a file, not a run folder", "give another path", path=self.path)
         present = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set()
-        ours = {*self.artefacts, *self.optional, REPORT}
-        strangers = sorted(name for name in present - ours - {CHECKPOINTS} if not name.startswith(_TEMPORARY))
+        strangers = sorted(name for name in present - self._ours - {CHECKPOINTS} if not name.startswith(_TEMPORARY))
         earlier = self._earlier_pipeline()
         if strangers and earlier is None:
             raise InputError(
@@ -186,16 +212,6 @@ class RunFolder:
                 f"holds {state}", "give another folder, --resume to continue it or --overwrite to replace it",
                 path=self.path,
             )  # fmt: skip
-        make_folder(self.checkpoints)
-        if overwrite:
-            # The manifest goes first: from then on nobody takes the folder for a complete run.
-            for name in (MANIFEST, *ours):
-                (self.path / name).unlink(missing_ok=True)
-            for file in self.checkpoints.glob("*.safetensors"):
-                file.unlink()
-        for folder in (self.path, self.checkpoints):
-            for leftover in folder.glob(f"{_TEMPORARY}*"):
-                leftover.unlink()
 
     def _earlier_pipeline(self) -> str | None:
         """The pipeline of the run that is here; None without a ``config.yaml``, or for that of another program."""

@@ -294,10 +294,15 @@ class SequentialRecommender(RankingPipeline):
 
 @torch.no_grad()
 def encode_histories(model: Any, items: IntArray, offsets: IntArray) -> Tensor:
-    """User embeddings of histories, in batches of packed tokens.
+    """User embeddings of histories, in batches of packed tokens, without gradients; see :func:`history_vectors`."""
+    return history_vectors(model, items, offsets)
+
+
+def history_vectors(model: Any, items: IntArray, offsets: IntArray) -> Tensor:
+    """User embeddings of histories, in batches of packed tokens; gradients reach the model.
 
     Args:
-        model: a sequential model.
+        model: a sequential model, in any mode; it is left in that mode.
         items: [E] internal item ids (from 0), histories one after the other, none empty.
         offsets: [N + 1] start of each history in ``items``.
 

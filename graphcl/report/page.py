@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from graphcl.errors import InputError
-from graphcl.pipelines.runs import CONFIG, REPORT, RunFolder, write_by_rename
+from graphcl.pipelines.runs import CONFIG, REPORT, UNLEARNING, RunFolder, write_by_rename
 from graphcl.report.html import escape
 from graphcl.report.record import RunRecord, read_run, require_files
+from graphcl.report.sections_unlearning import unlearning_section
 
 # Pipeline of a run -> module with its FILES (beside those of every run) and its sections(record).
 _SECTIONS = {
@@ -90,7 +91,10 @@ def write_report(run_folder: Path, out: Path | None = None) -> Path:
     out = run_folder / REPORT if out is None else Path(out)
     if not out.parent.is_dir():
         raise InputError("cannot be written there", "give a file in an existing folder", path=out)
-    text = render(record, "\n".join(sections.sections(record)))
+    body = list(sections.sections(record))
+    if (run_folder / UNLEARNING).is_file():
+        body.insert(1, unlearning_section(RunFolder(run_folder).read_json(UNLEARNING)))  # after the headline
+    text = render(record, "\n".join(body))
     write_by_rename(out, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return out
 
