@@ -211,7 +211,7 @@ def _label_groups(keys: Tensor, y: Tensor, window: float) -> Iterator[tuple[slic
     """Runs of equal sorted labels that have partners on both sides, with those partners."""
     if y.shape[0] == 0:
         return
-    first, last = label_window(y, window, closed=False)
+    first, last = label_window(y, window)
     labels, group_of, sizes = torch.unique_consecutive(y, return_inverse=True, return_counts=True)
     offsets = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
     starts = offsets[:-1]

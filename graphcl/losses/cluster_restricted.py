@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from graphcl.functional.cluster_restricted import cluster_restricted_info_nce, compose_stages
+from graphcl.kernels._arguments import check_indices
 from graphcl.losses._base import LossOptions, TemperatureLoss, checked
 from graphcl.losses.temperature import Temperature
 
@@ -28,8 +29,9 @@ class ClusterRestrictedInfoNCE(TemperatureLoss):
         symmetric: average both directions.
         options: ``reduction``, ``memory_budget``, ``backend``.
 
-    Shapes: ``forward(z1 (N, d), z2 (N, d), ids (N,), *, weight (N,))``, ids in ``0 .. n - 1``; samples of one id are
-    never negatives of each other.
+    Shapes: ``forward(z1 (N, d), z2 (N, d), ids (N,), *, keys (C, d), key_ids (C,), weight (N,))``, ids in
+    ``0 .. n - 1``; samples of one id are never negatives of each other. Keys have the clusters of the samples that
+    ``key_ids`` name.
 
     >>> import torch
     >>> loss = ClusterRestrictedInfoNCE(3, 1, temperature=1.0, min_negatives=0)
@@ -82,19 +84,37 @@ class ClusterRestrictedInfoNCE(TemperatureLoss):
         """``(n,)`` pseudo-labels from the stages so far, to draw batches inside one of them."""
         return compose_stages(list(self.stages), self.num_clusters)
 
-    def forward(self, z1: Tensor, z2: Tensor, ids: Tensor, *, weight: Tensor | None = None) -> Tensor:
-        clusters = self.stages[:, ids.to(self.stages.device)].to(z1.device)
+    def forward(
+        self,
+        z1: Tensor,
+        z2: Tensor,
+        ids: Tensor,
+        *,
+        keys: Tensor | None = None,
+        key_ids: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        if keys is not None and key_ids is None:
+            raise ValueError("keys need key_ids, the samples whose clusters they have, got None")
         return cluster_restricted_info_nce(
             z1,
             z2,
-            clusters,
-            min_negatives=self.min_negatives,
+            self._clusters_of("ids", ids, z1),
+            keys=keys,
+            key_clusters=None if keys is None or key_ids is None else self._clusters_of("key_ids", key_ids, keys),
             ids=ids,
+            key_ids=key_ids,
+            min_negatives=self.min_negatives,
             temperature=self.temperature_of(ids),
             symmetric=self.symmetric,
             weight=weight,
             **self.options,
         )
+
+    def _clusters_of(self, name: str, ids: Tensor, rows: Tensor) -> Tensor:
+        """``(T, rows)`` clusters of the samples."""
+        check_indices(name, ids, rows.shape[0], self.stages.shape[1], check=True)
+        return self.stages[:, ids.to(self.stages.device)].to(rows.device)
 
     def extra_repr(self) -> str:
         return f"min_negatives={self.min_negatives}, symmetric={self.symmetric}"

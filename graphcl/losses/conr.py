@@ -24,7 +24,8 @@ class ConR(TemperatureLoss):
         denominator: ``clean`` or ``released``.
         options: ``reduction``, ``memory_budget``, ``backend``.
 
-    Shapes: ``forward(embeddings (N, d), targets (N,), predictions (N,), *, sample_weight (N,))``.
+    Shapes: ``forward(embeddings (N, d), targets (N,), predictions (N,), *, keys (M, d), key_targets (M,),
+    key_predictions (M,), ids (N,), key_ids (M,), sample_weight (N,))``.
 
     >>> import torch
     >>> ConR()(torch.eye(3), torch.tensor([0.0, 0.5, 3.0]), torch.tensor([0.0, 0.1, 0.2])).round(decimals=4)
@@ -49,12 +50,27 @@ class ConR(TemperatureLoss):
         self.options = checked(options)
 
     def forward(
-        self, embeddings: Tensor, targets: Tensor, predictions: Tensor, *, sample_weight: Tensor | None = None
+        self,
+        embeddings: Tensor,
+        targets: Tensor,
+        predictions: Tensor,
+        *,
+        keys: Tensor | None = None,
+        key_targets: Tensor | None = None,
+        key_predictions: Tensor | None = None,
+        ids: Tensor | None = None,
+        key_ids: Tensor | None = None,
+        sample_weight: Tensor | None = None,
     ) -> Tensor:
         return conr(
             embeddings,
             targets,
             predictions,
+            keys=keys,
+            key_targets=key_targets,
+            key_predictions=key_predictions,
+            ids=ids,
+            key_ids=key_ids,
             sample_weight=sample_weight,
             temperature=self.temperature_of(None),
             window=self.window,

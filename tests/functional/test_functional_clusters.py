@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -220,15 +221,26 @@ def test_bacon_frequencies() -> None:
 # Cluster-restricted negatives
 
 
-def loop_restricted(z1: Tensor, z2: Tensor, stages: list[list[int]], least: int, ids: list[int]) -> Tensor:
-    s, losses = normalize(z1) @ normalize(z2).T / 0.2, []
+def loop_restricted(
+    z1: Tensor,
+    z2: Tensor,
+    stages: list[list[int]],
+    least: int,
+    ids: list[int],
+    keys: tuple[Tensor, list[list[int]], list[int]] | None = None,
+) -> Tensor:
+    """``keys``: embeddings, clusters of every stage, ids; by default the rows of z2."""
+    far, far_stages, far_ids = (z2, stages, ids) if keys is None else keys
+    positive = (normalize(z1) * normalize(z2)).sum(dim=1) / 0.2
+    s, losses = normalize(z1) @ normalize(far).T / 0.2, []
     for i in range(len(s)):
         chosen: list[int] = []
         for depth in range(len(stages), -1, -1):
-            chosen = [j for j in range(len(s)) if ids[j] != ids[i] and all(st[j] == st[i] for st in stages[:depth])]
+            both = list(zip(stages[:depth], far_stages[:depth], strict=True))
+            chosen = [j for j in range(len(far)) if far_ids[j] != ids[i] and all(mine[i] == st[j] for mine, st in both)]
             if len(chosen) >= least:
                 break
-        losses.append(torch.logsumexp(s[i, [i, *chosen]], 0) - s[i, i])
+        losses.append(torch.logsumexp(torch.cat([positive[i : i + 1], s[i, chosen]]), 0) - positive[i])
     return torch.stack(losses)
 
 
@@ -249,6 +261,105 @@ def test_cluster_restricted_equals_the_loop(least: int, ids: list[int] | None, m
         memory_budget=memory_budget,
     )
     same(loss, loop_restricted(z1, z2, stages, least, ids or list(range(8))), z1, z2)
+
+
+@pytest.mark.parametrize("least", [0, 1, 2, 4, 50])
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("memory_budget", [1 << 20, 200])
+def test_cluster_restricted_with_keys_equals_the_loop(least: int, named: bool, memory_budget: int) -> None:
+    z1, z2, keys = batch(5, 3), batch(5, 3, seed=1), batch(9, 3, seed=2)
+    stages = [[0, 0, 1, 2, 7], [5, 5, 5, 6, 6], [0, 1, 1, 0, 1]]
+    key_stages = [[0, 0, 0, 1, 1, 2, 3, 0, 0], [5, 6, 5, 5, 5, 6, 5, 5, 9], [0, 0, 1, 1, 1, 0, 0, 0, 1]]
+    ids, key_ids = [0, 1, 2, 3, 4], [0, 5, 0, 2, 6, 7, 8, 1, 9]
+    loss = cluster_restricted_info_nce(
+        z1,
+        z2,
+        torch.tensor(stages),
+        keys=keys,
+        key_clusters=torch.tensor(key_stages),
+        ids=torch.tensor(ids) if named else None,
+        key_ids=torch.tensor(key_ids, dtype=torch.int32) if named else None,
+        min_negatives=least,
+        temperature=0.2,
+        reduction="none",
+        memory_budget=memory_budget,
+    )
+    far = (keys, key_stages, key_ids if named else [-1] * 9)
+    same(loss, loop_restricted(z1, z2, stages, least, ids, far), z1, z2, keys)
+
+
+def test_cluster_restricted_gradient_with_keys() -> None:
+    clusters, key_clusters = torch.tensor([0, 1, 0, 2]), torch.tensor([0, 1, 1, 0, 3])
+    ids, key_ids = torch.arange(4), torch.tensor([0, 9, 1, 8, 2])
+    tau = torch.tensor([0.5, 0.7, 0.9, 0.6], dtype=torch.float64, requires_grad=True)
+    upstream = batch(4, seed=3).detach()
+
+    def loss(z1: Tensor, z2: Tensor, keys: Tensor, temperature: Tensor) -> Tensor:
+        value = cluster_restricted_info_nce(
+            z1,
+            z2,
+            clusters,
+            keys=keys,
+            key_clusters=key_clusters,
+            ids=ids,
+            key_ids=key_ids,
+            temperature=temperature,
+            reduction="none",
+        )
+        return (value * upstream).sum()
+
+    inputs = (batch(4, 2), batch(4, 2, seed=1), batch(5, 2, seed=2), tau)
+    assert all((grad != 0).any() for grad in torch.autograd.grad(loss(*inputs), inputs))
+    assert torch.autograd.gradcheck(loss, inputs)
+
+
+@pytest.mark.parametrize("least", [0, 2])
+def test_cluster_restricted_keys_that_are_the_second_view_change_nothing(least: int) -> None:
+    z1, z2, clusters, ids = batch(6, 3), batch(6, 3, seed=1), torch.tensor([0, 1, 0, 1, 1, 2]), torch.arange(6)
+    plain = cluster_restricted_info_nce(z1, z2, clusters, min_negatives=least)
+    keyed = cluster_restricted_info_nce(
+        z1, z2, clusters, keys=z2, key_clusters=clusters[None], ids=ids, key_ids=ids, min_negatives=least
+    )
+    same(keyed, plain, z1, z2)
+
+
+def test_cluster_restricted_keys_of_one_cluster_are_those_of_info_nce() -> None:
+    z1, z2, keys = batch(5, 3), batch(5, 3, seed=1), batch(7, 3, seed=2)
+    ids, key_ids, one = torch.arange(5), torch.arange(7) - 2, torch.zeros(7, dtype=torch.int64)
+    got = cluster_restricted_info_nce(z1, z2, one[:5], keys=keys, key_clusters=one, ids=ids, key_ids=key_ids)
+    same(got, info_nce(z1, z2, keys=keys, ids=ids, key_ids=key_ids), z1, z2, keys)
+    for count in (0, 5):
+        none = cluster_restricted_info_nce(
+            z1[:count], z2[:count], one[:count], keys=keys[:0], key_clusters=one[:0], min_negatives=2
+        )
+        assert float(none.detach()) == 0.0
+
+
+CLUSTER_FAULTS: list[tuple[dict[str, Tensor | bool], str]] = [
+    ({"keys": torch.eye(3)}, "keys need key_clusters, got None"),
+    ({"key_clusters": torch.arange(3)}, "key_clusters belong to keys, got key_clusters without keys"),
+    ({"key_ids": torch.arange(3)}, "key_ids belong to keys, got key_ids without keys"),
+    ({"keys": torch.eye(3), "key_clusters": torch.arange(2)}, r"key_clusters must be integers of shape \(3,\)"),
+    (
+        {"keys": torch.eye(3), "key_clusters": torch.zeros(2, 3, dtype=torch.int64)},
+        "key_clusters must hold as many stages as clusters, got 2 and 1",
+    ),
+    ({"keys": torch.eye(2), "key_clusters": torch.arange(2)}, "z1 and keys must have the same number of features"),
+    (
+        {"keys": torch.eye(3), "key_clusters": torch.arange(3), "ids": torch.arange(3)},
+        "ids and key_ids are compared with each other, got only ids",
+    ),
+    (
+        {"keys": torch.eye(3), "key_clusters": torch.arange(3), "symmetric": True},
+        "symmetric needs z1 and z2 as candidates; with keys call once a direction",
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), CLUSTER_FAULTS)
+def test_cluster_restricted_faults_of_keys(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        cluster_restricted_info_nce(torch.eye(3), torch.eye(3), torch.arange(3), **options)
 
 
 def test_cluster_restricted_of_one_cluster_is_info_nce() -> None:

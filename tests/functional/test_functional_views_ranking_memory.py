@@ -57,6 +57,17 @@ CASES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         [a + b], TARGETS, anchor_share=0.2, max_mixtures=32, memory_budget=BUDGET
     ),
     "conr": lambda a, b: functional.conr(a + b, TARGETS, TARGETS.flip(0), memory_budget=BUDGET),
+    "conr_keys": lambda a, b: functional.conr(
+        a,
+        TARGETS,
+        TARGETS.flip(0),
+        keys=b,
+        key_targets=TARGETS,
+        key_predictions=TARGETS.flip(0),
+        ids=LABELS % 7,
+        key_ids=LABELS // 2,
+        memory_budget=BUDGET,
+    ),
     "groco": lambda a, b: functional.groco([a, b], num_negatives=5, memory_budget=BUDGET),
     "multi_label_softmax": lambda a, b: functional.multi_label_softmax(a, b, PAIRS, memory_budget=BUDGET),
     "decoupled_softmax": lambda a, b: functional.decoupled_softmax(a, b, PAIRS, memory_budget=BUDGET),

@@ -262,6 +262,20 @@ CASES: dict[str, Case] = {
         losses.ConR,
         lambda d, n: {"embeddings": d.rows(n), "targets": 3 * d.uniform(n), "predictions": 3 * d.uniform(n)},
     ),
+    "ConR/keys, ids": Case(
+        lambda: losses.ConR(denominator="released"),
+        lambda d, n: {
+            "embeddings": d.rows(n),
+            "targets": 3 * d.uniform(n),
+            "predictions": 3 * d.uniform(n),
+            "keys": d.rows(n + 2),
+            "key_targets": 3 * d.uniform(n + 2),
+            "key_predictions": 3 * d.uniform(n + 2),
+            "ids": d.ids(n),
+            "key_ids": d.ids(n + 2),
+            "sample_weight": d.uniform(n),
+        },
+    ),
     "SupReMix": Case(
         losses.SupReMix,
         lambda d, n: {
@@ -360,6 +374,12 @@ CASES: dict[str, Case] = {
     "ClusterRestrictedInfoNCE": Case(
         lambda: losses.ClusterRestrictedInfoNCE(SAMPLES, 1),
         views_ids,
+        steps=2,
+        between=lambda loss: loss.add_stage(torch.arange(SAMPLES) % 2),
+    ),
+    "ClusterRestrictedInfoNCE/keys": Case(
+        lambda: losses.ClusterRestrictedInfoNCE(SAMPLES, 1),
+        lambda d, n: {**views_ids(d, n), "keys": d.rows(n + 2), "key_ids": d.ids(n + 2), "weight": d.uniform(n)},
         steps=2,
         between=lambda loss: loss.add_stage(torch.arange(SAMPLES) % 2),
     ),

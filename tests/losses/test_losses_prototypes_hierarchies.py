@@ -222,6 +222,18 @@ def test_stages_restrict_step_by_step() -> None:
     expected = cluster_restricted_info_nce(A, B, torch.stack([first, second])[:, IDS])
     torch.testing.assert_close(loss(A, B, IDS), expected)
     assert loss.pseudo_labels.tolist() == (first * 3 + second).tolist()
+    keys, key_ids, stages = rows(8, seed=2), torch.arange(8), torch.stack([first, second])
+    expected = cluster_restricted_info_nce(
+        A, B, stages[:, IDS], keys=keys, key_clusters=stages[:, key_ids], ids=IDS, key_ids=key_ids
+    )
+    torch.testing.assert_close(loss(A, B, IDS, keys=keys, key_ids=key_ids), expected)
+    with pytest.raises(ValueError, match="keys need key_ids, the samples whose clusters they have, got None"):
+        loss(A, B, IDS, keys=keys)
+    with pytest.raises(ValueError, match="key_ids belong to keys"):
+        loss(A, B, IDS, key_ids=key_ids)
+    # A row of a queue that was never filled has no sample.
+    with pytest.raises(IndexError, match=r"key_ids holds -1, outside 0 \.\. 9"):
+        loss(A, B, IDS, keys=keys, key_ids=key_ids - 1)
     with pytest.raises(ValueError, match="all 2 stages are there already"):
         loss.add_stage(first)
     with pytest.raises(IndexError, match="holds 9, outside 0"):

@@ -190,3 +190,16 @@ def test_unknown_reduction_is_refused_at_construction() -> None:
         losses.ZLoss(reduction="max")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="reduction must be"):
         losses.SmoothHierarchicalAP(reduction="max")  # type: ignore[arg-type]
+
+
+def test_conr_hands_its_keys_on() -> None:
+    given: dict[str, Any] = {
+        "keys": B,
+        "key_targets": TARGETS.flip(0),
+        "key_predictions": TARGETS,
+        "ids": torch.arange(len(A)),
+        "key_ids": torch.arange(len(B)) // 2,
+        "sample_weight": torch.linspace(0.5, 1.0, len(A)).to(A.dtype),
+    }
+    inputs = (A, TARGETS, TARGETS.flip(0))
+    assert torch.equal(losses.ConR(0.2)(*inputs, **given), functional.conr(*inputs, temperature=0.2, **given))
