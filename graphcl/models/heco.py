@@ -343,9 +343,10 @@ class HeCo(nn.Module):
         return cls(inputs, config, generator=generator)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Xavier-normal weights with gain 1.414; biases uniform in 1 / sqrt(inputs), zero in the convolutions.
+        """Xavier-normal weights, gain 1.414; biases uniform in 1 / sqrt(inputs), zero in transforms and convolutions.
 
-        The authors' code draws the weights anew and leaves the biases as torch draws them.
+        Rows of features that add up to 1 give entries far below a random bias of the transforms, which would leave all
+        nodes nearly alike for the first hundred epochs.
         """
         for part in self.modules():
             if isinstance(part, Linear):
@@ -355,8 +356,6 @@ class HeCo(nn.Module):
         for part in self.modules():
             if isinstance(part, Linear) and part.bias is not None:
                 _uniform(part.bias, part.in_features, generator)
-            if isinstance(part, TypeTransform):
-                _uniform(part.bias, part.weight.shape[0], generator)
 
     def embed(self, batch: HeCoBatch) -> Tensor:
         """(B, d) embeddings of ``batch.nodes``, the meta-path view; call it in evaluation mode."""

@@ -43,6 +43,8 @@ class EventSettings(PipelineSettings):
         epochs: most epochs.
         batch_size: events a step.
         learning_rate: of Adam.
+        learning_rate_decay: factor of the learning rate after each epoch.
+        weight_average: decay a step of the moving average of the weights that is measured and kept; 0 for none.
         valid_share, test_share: shares of the log, at its end, that are kept for validation and for the test.
         injected_share: share of the events of a part that get one entity replaced to measure the scores where nobody
             marked anomalies, and in validation always.
@@ -54,6 +56,8 @@ class EventSettings(PipelineSettings):
     epochs: Annotated[int, Field(ge=1)] = 30
     batch_size: Annotated[int, Field(ge=1)] = 8192
     learning_rate: Annotated[float, Field(gt=0.0)] = 0.02
+    learning_rate_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    weight_average: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     valid_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     test_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     injected_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01
@@ -156,27 +160,11 @@ class EventScorer(TrainedPipeline[EventParts]):
         return self.model_class(counts, self.model_config, generator=generator)
 
     def _training(self, model: Any, data: EventParts) -> tuple[EventBatches, _InjectedAnomalies, TrainingPlan]:
-        from graphcl.pipelines.training import TrainingPlan
-
         settings = self.settings
         codes, label = self._injected(data, "valid")
         if not label.any():
             raise InputError("every type has a single entity", "give a log whose entities differ", path=data.source)
-        plan = TrainingPlan(
-            epochs=settings.epochs,
-            learning_rate=settings.learning_rate,
-            metric="AP_injected",
-            stop="metric",
-            keep="best",
-            patience=settings.patience,
-            validate_every=settings.validate_every,
-            checkpoint_seconds=30.0,
-            seed=settings.seed,
-            unit="events",
-            devices=settings.devices,
-            accelerator=settings.accelerator,
-            progress=settings.progress,
-        )
+        plan = self._plan("AP_injected", "events", lr_decay=settings.learning_rate_decay)
         source = EventBatches(data.training, settings.batch_size, settings.seed)
         return source, _InjectedAnomalies(torch.from_numpy(codes), label), plan
 
