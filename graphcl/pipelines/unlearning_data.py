@@ -29,7 +29,7 @@ from graphcl.pipelines.unlearning_graphs import graph_with_isolated, graph_witho
 
 __all__ = ["NodeRemoval", "RankingRemoval", "Removal", "plan_removal", "split_without"]
 
-# Interactions that stay are many; so many of them are enough to tell what their representations look like.
+# Interactions or nodes that stay are many; so many of them are enough to tell what their representations look like.
 _MOST_RETAINED = 20_000
 
 
@@ -387,7 +387,9 @@ class NodeRemoval(Removal):
 
     @cached_property
     def retained(self) -> Tensor:  # type: ignore[override]
-        return torch.from_numpy(self.nodes)
+        if self.nodes.size <= _MOST_RETAINED:
+            return torch.from_numpy(self.nodes)
+        return torch.from_numpy(np.random.default_rng(0).choice(self.nodes, _MOST_RETAINED, replace=False))
 
     @cached_property
     def forgotten(self) -> Tensor:  # type: ignore[override]
@@ -414,8 +416,11 @@ class NodeRemoval(Removal):
             z: Tensor = model.embed(inputs.full())
             return z[samples]
         generator = torch.Generator().manual_seed(int(torch.randint(2**62, (1,))))
-        found: Tensor = model.embed(inputs.batch(samples, fanout=tuple(config.fanout), generator=generator))
-        return found
+        parts = [
+            model.embed(inputs.batch(part, fanout=tuple(config.fanout), generator=generator))
+            for part in torch.split(samples, config.batch_size)
+        ]
+        return torch.cat(parts)
 
     def blank(self) -> NodeEmbedder:
         fresh = self.before.from_config(self.before.get_config())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from graphcl.data.splits import TEST, TRAIN, UNUSED, VALID
+from graphcl.data.splits import TEST, TRAIN, VALID
 from graphcl.graphs.conversion import adjacency
 from graphcl.kernels import knn
 from graphcl.metrics import evaluate_ranking, recommend_topk
@@ -25,6 +25,7 @@ from graphcl.pipelines.unlearning_data import NodeRemoval, RankingRemoval, Remov
 __all__ = ["UnlearningReport", "check_what_is_left", "win_rate"]
 
 Scores = npt.NDArray[np.float64]
+_BLOCK = 1000
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,7 @@ class _RankingChecks:
         rows, part = self.removal.whole.interactions, self.removal.whole.part
         own = (rows.user if column == "user" else rows.item) == gone
         other, kept = (rows.item, self.removal.items) if column == "user" else (rows.user, self.removal.users)
-        own &= np.isin(other, kept) & (part != UNUSED)
+        own &= np.isin(other, kept)
         numbers = np.searchsorted(kept, other[own])
         train = numbers[part[own] == TRAIN]
         held_out = np.setdiff1d(numbers[np.isin(part[own], (VALID, TEST))], train)
@@ -311,7 +312,10 @@ def _attack(
         others: ``(n, m)`` random candidates.
     """
     scores = (own * table[members]).sum(axis=1)
-    random = np.einsum("nd,nmd->nm", own, table[others])
+    random = np.empty(others.shape)
+    for start in range(0, len(members), _BLOCK):  # the candidates of a block at a time
+        rows = slice(start, start + _BLOCK)
+        random[rows] = np.einsum("nd,nmd->nm", own[rows], table[others[rows]])
     against = win_rate(scores, table[held_out] @ whole) if held_out.size else None
     return win_rate(scores, random), against
 

@@ -213,6 +213,15 @@ def test_a_forgotten_node_is_gone(grace: NodeEmbedder, tmp_path: Path) -> None:
     assert loaded.unlearning == after.unlearning
 
 
+def test_nodes_of_an_embedder_that_samples(grace: NodeEmbedder) -> None:
+    settings = {**grace.get_config(), "batch_size": 16, "epochs": 2}
+    sampling = NodeEmbedder.from_config(settings).fit(blocks())
+    runs = [Unlearner(**SHORT).forget(sampling, nodes=["n8"])[0] for _ in range(2)]
+    assert runs[0].embed().vectors.shape == (59, 4)
+    assert same(*(run._fitted()[0].state_dict() for run in runs))
+    assert not same(runs[0]._fitted()[0].state_dict(), sampling._fitted()[0].state_dict())
+
+
 def test_nodes_of_a_graph_with_types() -> None:
     graph = HeteroData(metapaths=["PAP"], target="paper")
     graph["paper"].x, graph["author"].num_nodes = torch.eye(8), 3
