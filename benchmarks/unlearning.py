@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from functools import partial
@@ -26,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmark_machine import processor
 
 from graphcl.data import load_dataset, load_graph, split_by_ratio
 from graphcl.pipelines import CollaborativeRecommender, NodeEmbedder, Unlearner
@@ -139,13 +139,6 @@ def _spread(values: list[float | None]) -> str:
     if not known:
         return ""
     return f"{statistics.mean(known):.4f} ± {statistics.stdev(known) if len(known) > 1 else 0.0:.4f}"
-
-
-def processor() -> str:
-    """Model name of the processor."""
-    information = Path("/proc/cpuinfo")
-    names = information.read_text().splitlines() if information.exists() else []
-    return next((line.split(":")[1].strip() for line in names if line.startswith("model name")), platform.processor())
 
 
 def main() -> None:
