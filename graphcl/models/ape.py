@@ -68,7 +68,7 @@ class APEConfig(ModelConfig):
     dim: Annotated[int, Field(ge=1)] = 64
     objective: Literal["nce", "compositional"] = "nce"
     noise_density: Literal["independent", "entity"] = "independent"
-    num_noise: Annotated[int, Field(ge=1)] = 1
+    num_noise: Annotated[int, Field(ge=1)] = 4
     power: Annotated[float, Field(ge=0.0)] = 1.0
     positive_weights: bool = True
     gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
