@@ -56,7 +56,7 @@ class EventSettings(PipelineSettings):
     epochs: Annotated[int, Field(ge=1)] = 30
     batch_size: Annotated[int, Field(ge=1)] = 8192
     learning_rate: Annotated[float, Field(gt=0.0)] = 0.02
-    learning_rate_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.6
+    learning_rate_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     weight_average: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     valid_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     test_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
