@@ -18,7 +18,6 @@ from graphcl.functional.ape import (
     event_score,
     unigram_log_probabilities,
 )
-from graphcl.functional.reduction import Reduction
 from graphcl.losses import MECO
 from graphcl.models.settings import ModelConfig
 
@@ -57,8 +56,6 @@ class APEConfig(ModelConfig):
             they would by chance; or ``entity``, the frequency of the replaced entity alone (the paper's correction).
         num_noise: noise events for every event and type.
         power: of the frequencies in the noise.
-        trim: share of the events of a step, those of lowest compatibility, that the loss leaves out after the first
-            epoch: in a log with anomalies most of them are such, and later epochs would learn them by heart.
         positive_weights: keep the weights of the pairs of types above 0.
         gamma: rate of the moving partition function of ``compositional``.
         initial_scale: standard deviation of the initial embeddings.
@@ -73,7 +70,6 @@ class APEConfig(ModelConfig):
     noise_density: Literal["independent", "entity"] = "independent"
     num_noise: Annotated[int, Field(ge=1)] = 1
     power: Annotated[float, Field(ge=0.0)] = 1.0
-    trim: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     positive_weights: bool = True
     gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     initial_scale: Annotated[float, Field(gt=0.0)] = 0.1
@@ -140,7 +136,6 @@ class APE(nn.Module):
             level = sum(float((log.exp() * log.clamp_min(-1e9)).sum()) for log in self.log_probabilities)
             nn.init.constant_(self.constant, level / self.num_types)
         self.partition = MECO(config.gamma)
-        self.trims = False
 
     @property
     def log_probabilities(self) -> list[Tensor]:
@@ -165,10 +160,6 @@ class APE(nn.Module):
         """``(B,)`` minus the compatibility: high for unusual combinations."""
         return -self.forward(events)
 
-    def on_epoch_start(self, epoch: int, generator: torch.Generator) -> None:
-        """From the second epoch on (1) scores can tell which events to trim."""
-        self.trims = epoch > 0 and self.config.trim > 0
-
     def objective(self, batch: EventBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a step, with noise from torch's default generator.
 
@@ -181,24 +172,17 @@ class APE(nn.Module):
         tables, weights = list(self.tables), self.pair_weights
         if self.config.objective == "nce":
             noise = draw_noise_events(batch.events, self.log_probabilities, self.config.num_noise * self.num_types)
+            loss = self.contrast(batch.events, noise)
             score = event_score(tables, batch.events, weights).detach()
-            loss = self.contrast(batch.events, noise, reduction="none")[self._kept(score)].mean()
         else:
             score = event_score(tables, batch.events, weights)
             drawn = event_score(tables, self._independent_events(batch.events), weights)
             # The model is exp(S) times the product of the frequencies, from which the noise is drawn: they cancel.
-            loss = self.partition(score[self._kept(score.detach())], drawn, torch.zeros_like(drawn))
+            loss = self.partition(score, drawn, torch.zeros_like(drawn))
         share = batch.events.shape[0] / batch.total
         return loss * share, {"compatibility": score.detach().mean()}
 
-    def _kept(self, score: Tensor) -> Tensor:
-        """Places of the events of a step that the loss counts: all but the share ``trim`` of lowest score."""
-        dropped = int(self.config.trim * score.shape[0]) if self.trims else 0
-        if not dropped:
-            return torch.arange(score.shape[0], device=score.device)
-        return score.topk(score.shape[0] - dropped, sorted=False).indices
-
-    def contrast(self, events: Tensor, noise: NoiseEvents, *, reduction: Reduction = "mean") -> Tensor:
+    def contrast(self, events: Tensor, noise: NoiseEvents) -> Tensor:
         """`graphcl.functional.ape_nce` of events against given noise, under the model's correction."""
         log_probabilities = self.log_probabilities
         if self.config.noise_density == "independent":
@@ -211,7 +195,6 @@ class APE(nn.Module):
             log_probabilities,
             pair_weights=self.pair_weights,
             constant=self.constant,
-            reduction=reduction,
         )
 
     def _independent_events(self, events: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphcl.functional.ape import NoiseEvents, ape_nce, draw_noise_events
+from graphcl.functional.ape import NoiseEvents, ape_nce
 from graphcl.models import APE, APEConfig, EventBatch
 
 COUNTS = [torch.tensor([4, 2, 2]), torch.tensor([6, 2]), torch.tensor([1, 3, 4, 0])]
@@ -117,32 +117,3 @@ def test_learns_which_entities_go_together(settings: dict[str, str]) -> None:
 def test_refuses_what_is_no_event() -> None:
     with pytest.raises(ValueError, match="at least 2 types"):
         APE([torch.ones(3)])
-
-
-@pytest.mark.parametrize("objective", ["nce", "compositional"])
-def test_trimmed_events_have_no_part_in_the_loss_after_the_first_epoch(objective: str) -> None:
-    events = torch.cat([EVENTS, EVENTS.flip(0), EVENTS[:2]])
-
-    def loss_and_gradient(rows: Tensor, trim: float, epoch: int) -> tuple[Tensor, Tensor]:
-        ape = model(objective=objective, trim=trim)
-        ape.on_epoch_start(epoch, torch.Generator())
-        torch.manual_seed(3)
-        loss = ape.objective(EventBatch(rows, float(rows.shape[0])))[0]
-        return loss.detach(), torch.autograd.grad(loss, list(ape.tables))[0]
-
-    whole = loss_and_gradient(events, 0.0, 1)
-    for first, plain in zip(loss_and_gradient(events, 0.25, 0), whole, strict=True):
-        assert torch.equal(first, plain)
-    trimmed = loss_and_gradient(events, 0.25, 1)
-    assert not torch.allclose(trimmed[0], whole[0])
-    # The two least compatible of eight events are left out, whatever the others are.
-    ape = model(objective=objective)
-    kept = ape(events).argsort(stable=True)[2:]
-    torch.manual_seed(3)
-    if objective == "nce":
-        noise = draw_noise_events(events, ape.log_probabilities, 3)
-        expected = ape.contrast(events, noise, reduction="none")[kept].mean()
-    else:
-        drawn = ape(ape._independent_events(events))
-        expected = ape.partition(ape(events)[kept], drawn, torch.zeros_like(drawn))
-    torch.testing.assert_close(trimmed[0], expected.detach())
