@@ -48,7 +48,7 @@ class APEConfig(ModelConfig):
     """Settings of :class:`APE`.
 
     Args:
-        dim: width of the embeddings.
+        dim: width of the embeddings; groups of entities that go together need about a dimension each.
         objective: ``nce``, noise-contrastive estimation with one entity replaced (the paper), or ``compositional``,
             maximum likelihood with a moving estimate of the partition function, over noise of independent entities.
         noise_density: what the noise correction takes an event's probability under the noise for: ``independent``, the
@@ -65,7 +65,7 @@ class APEConfig(ModelConfig):
         'nce'
     """
 
-    dim: Annotated[int, Field(ge=1)] = 64
+    dim: Annotated[int, Field(ge=1)] = 128
     objective: Literal["nce", "compositional"] = "nce"
     noise_density: Literal["independent", "entity"] = "independent"
     num_noise: Annotated[int, Field(ge=1)] = 1

@@ -49,7 +49,6 @@ class CollaborativeSettings(RankingSettings):
         batch_size: pairs a step.
         learning_rate: of Adam.
         learning_rate_decay: factor of the learning rate after each epoch.
-        weight_average: decay a step of the moving average of the weights that is measured and kept; 0 for none.
         sampling: ``edge`` takes every training pair once an epoch; ``user`` draws different users, then an item each.
         patience: stop after so many epochs without a better validation metric.
         validate_every: validate after every so many epochs.
@@ -70,7 +69,6 @@ class CollaborativeSettings(RankingSettings):
     batch_size: Annotated[int, Field(ge=1, lt=2**63)] = 2048
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
     learning_rate_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    weight_average: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     sampling: Sampling = "edge"
     patience: Annotated[int, Field(ge=1)] = 30
     validate_every: Annotated[int, Field(ge=1)] = 5
