@@ -43,6 +43,8 @@ class EventSettings(PipelineSettings):
         epochs: most epochs.
         batch_size: events a step.
         learning_rate: of Adam.
+        learning_rate_decay: factor of the learning rate after each epoch; below 1 helps logs of a million events, whose
+            epochs are long, and starves short ones.
         valid_share, test_share: shares of the log, at its end, that are kept for validation and for the test.
         injected_share: share of the events of a part that get one entity replaced to measure the scores where nobody
             marked anomalies, and in validation always.
@@ -54,6 +56,7 @@ class EventSettings(PipelineSettings):
     epochs: Annotated[int, Field(ge=1)] = 30
     batch_size: Annotated[int, Field(ge=1)] = 8192
     learning_rate: Annotated[float, Field(gt=0.0)] = 0.02
+    learning_rate_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     valid_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     test_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     injected_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01
@@ -160,7 +163,7 @@ class EventScorer(TrainedPipeline[EventParts]):
         codes, label = self._injected(data, "valid")
         if not label.any():
             raise InputError("every type has a single entity", "give a log whose entities differ", path=data.source)
-        plan = self._plan("AP_injected", "events")
+        plan = self._plan("AP_injected", "events", lr_decay=settings.learning_rate_decay)
         source = EventBatches(data.training, settings.batch_size, settings.seed)
         return source, _InjectedAnomalies(torch.from_numpy(codes), label), plan
 
