@@ -58,15 +58,14 @@ class _RowBlocks(torch.autograd.Function):
     ) -> Tensor:
         ctx.function, ctx.height, ctx.num_row_tensors = function, height, num_row_tensors
         ctx.save_for_backward(*tensors)
-        total = tensors[0].shape[0]
-        result: Tensor | None = None
-        for part, block in _blocks(tensors, num_row_tensors, height):
-            values = function(*block)
-            if result is None:
-                # One tensor for all blocks: a small one kept from every block would pin the heap between them.
-                result = values.new_empty((total, *values.shape[1:]))
-            result[part] = values
-        assert result is not None  # there is one block at least
+        blocks = _blocks(tensors, num_row_tensors, height)
+        part, block = next(blocks)
+        first = function(*block)
+        # One tensor for all blocks: a small one kept from every block would pin the heap between them.
+        result: Tensor = first.new_empty((tensors[0].shape[0], *first.shape[1:]))
+        result[part] = first
+        for part, block in blocks:
+            result[part] = function(*block)
         return result
 
     @staticmethod
