@@ -96,9 +96,9 @@ class Unlearner:
     stay; the epoch is chosen as the pipeline's settings say. What is a sample, and what its representation, is told by
     `graphcl.pipelines.unlearning_data.RankingRemoval` and `NodeRemoval`.
 
-    Deviations: means in place of sums over each of the two sets, whose sizes differ by far here; representations are
-    scaled to a mean squared length of 1 before the autoencoders, so that one set of settings serves every model; the
-    number of steps is given in place of epochs; repair is on by default (the paper's variant with supervision, LAF+R,
+    Deviations: representations are scaled to a mean squared length of 1 before the autoencoders, and learning rates are
+    a share of the root mean square of each parameter, so that one set of settings serves every model; the number of
+    steps is given in place of epochs; repair is on by default (the paper's variant with supervision, LAF+R,
     repairs for one epoch), and with ``repair_epochs=0`` it is LAF as published. It is approximate unlearning: nothing
     is proved about what is left, which is why it is measured.
 
