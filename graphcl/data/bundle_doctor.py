@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from graphcl.data.bundle_sources import load_bundles, undivided_bundles
 from graphcl.data.bundles import Bundles, split_bundles
-from graphcl.data.doctor import DataWarning
+from graphcl.data.doctor import DataWarning, degree_quantiles, degrees_in_words
 from graphcl.data.ids import IntArray
 from graphcl.data.read_report import ReadReport
 from graphcl.data.registry import list_datasets
@@ -20,8 +20,6 @@ from graphcl.data.splits import TRAIN
 from graphcl.errors import InputError
 
 __all__ = ["BundleReport", "diagnose_bundles"]
-
-_QUANTILES = {"min": 0.0, "25%": 0.25, "median": 0.5, "75%": 0.75, "95%": 0.95, "max": 1.0}
 
 
 @dataclass(frozen=True)
@@ -77,14 +75,11 @@ class BundleReport:
         read = self.read
         lines = [f"source        {read.source} ({read.format})"]
         if read.rows_read:
-            lines.append(f"rows          {read.rows_read} read, {read.rows_kept} kept, {read.rows_dropped} dropped")
-        for entry in read.dropped:
-            at = f" (row {', '.join(map(str, entry.rows))}{', ...' if entry.count > len(entry.rows) else ''})"
-            lines.append(f"  dropped     {entry.count} x {entry.reason}{at if entry.rows else ''}")
+            lines += read.row_lines()
         lines += [
-            f"bundles       {self.bundles}, items each: {_in_words(self.bundle_sizes)}",
+            f"bundles       {self.bundles}, items each: {degrees_in_words(self.bundle_sizes)}",
             f"              {self.empty} without an item, {self.of_one_item} of one item",
-            f"items         {self.items}, bundles each: {_in_words(self.item_bundles)}",
+            f"items         {self.items}, bundles each: {degrees_in_words(self.item_bundles)}",
             f"              {self.items_without_bundle} in no bundle",
             f"duplicates    {self.repeated_rows} repeated rows, {self.repeated_bundles} repeated bundles",
         ]
@@ -163,8 +158,8 @@ def diagnose_bundles(source: Bundles | str | Path | Any, **options: Any) -> Bund
         bundles=bundles.num_bundles,
         items=bundles.num_items,
         affiliations=table.num_interactions,
-        bundle_sizes=_quantiles(sizes),
-        item_bundles=_quantiles(of_item[held]),
+        bundle_sizes=degree_quantiles(sizes),
+        item_bundles=degree_quantiles(of_item[held]),
         items_without_bundle=int((~held).sum()),
         interactions=None if bundles.log is None else bundles.log.num_interactions,
         features=() if features is None else tuple(features.lines()),
@@ -206,17 +201,6 @@ def _repeated_bundles(items: IntArray, sizes: IntArray) -> int:
     pieces = np.split(items, np.cumsum(sizes)[:-1])
     counts = Counter(np.sort(piece).tobytes() for piece in pieces if piece.size)
     return sum(count - 1 for count in counts.values())
-
-
-def _quantiles(degree: IntArray) -> dict[str, float]:
-    if not degree.size:
-        return dict.fromkeys((*_QUANTILES, "mean"), 0.0)
-    values = np.quantile(degree, list(_QUANTILES.values()))
-    return {**dict(zip(_QUANTILES, values.tolist(), strict=True)), "mean": float(degree.mean())}
-
-
-def _in_words(degrees: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in degrees.items())
 
 
 def _warnings(bundles: Bundles, found: dict[str, Any], impossible: str | None) -> list[DataWarning]:

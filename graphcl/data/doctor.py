@@ -77,14 +77,9 @@ class DoctorReport:
         lines = [
             f"source        {read.source} ({read.format})",
             f"columns       {columns}",
-            f"rows          {read.rows_read} read, {read.rows_kept} kept, {read.rows_dropped} dropped",
-        ]
-        for entry in read.dropped:
-            at = f" (row {', '.join(map(str, entry.rows))}{', ...' if entry.count > len(entry.rows) else ''})"
-            lines.append(f"  dropped     {entry.count} x {entry.reason}{at if entry.rows else ''}")
-        lines += [
-            f"users         {self.users}, rows each: {_quantile_text(self.user_degrees)}",
-            f"items         {self.items}, rows each: {_quantile_text(self.item_degrees)}",
+            *read.row_lines(),
+            f"users         {self.users}, rows each: {degrees_in_words(self.user_degrees)}",
+            f"items         {self.items}, rows each: {degrees_in_words(self.item_degrees)}",
             f"density       {self.density:.4%}",
             f"duplicates    {read.identical_rows} identical rows, {read.repeated_pairs} repeated user-item pairs",
         ]
@@ -151,8 +146,8 @@ def diagnose(
         items=int(item_count.size),
         interactions=log.num_interactions,
         density=log.num_interactions / max(1, user_count.size * item_count.size),
-        user_degrees=_quantiles(user_count),
-        item_degrees=_quantiles(item_count),
+        user_degrees=degree_quantiles(user_count),
+        item_degrees=degree_quantiles(item_count),
         time_range=None if log.time is None or not log.time.size else (log.time.min().item(), log.time.max().item()),
         tied_rows=tied,
         users_not_evaluable=not_evaluable,
@@ -170,14 +165,16 @@ def _read(source: Any, options: dict[str, Any]) -> Interactions:
     return read_interactions(source, **{"on_bad_rows": "drop", **options})
 
 
-def _quantiles(degree: IntArray) -> dict[str, float]:
+def degree_quantiles(degree: IntArray) -> dict[str, float]:
+    """Quantiles of counts by name, and their "mean"; zeros where nothing was counted."""
     if not degree.size:
         return dict.fromkeys((*_QUANTILES, "mean"), 0.0)
     values = np.quantile(degree, list(_QUANTILES.values()))
     return {**dict(zip(_QUANTILES, values.tolist(), strict=True)), "mean": float(degree.mean())}
 
 
-def _quantile_text(degrees: dict[str, float]) -> str:
+def degrees_in_words(degrees: Mapping[str, float]) -> str:
+    """What `degree_quantiles` gives, in one line."""
     return ", ".join(f"{name} {value:.4g}" for name, value in degrees.items())
 
 

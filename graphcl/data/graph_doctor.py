@@ -11,15 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graphcl.data.doctor import DataWarning
+from graphcl.data.doctor import DataWarning, degree_quantiles, degrees_in_words
 from graphcl.data.graphs import load_graph
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data, HeteroData
 
 __all__ = ["EdgeReport", "GraphReport", "NodeReport", "diagnose_graph"]
-
-_QUANTILES = {"min": 0.0, "25%": 0.25, "median": 0.5, "75%": 0.75, "95%": 0.95, "max": 1.0}
 
 
 @dataclass(frozen=True)
@@ -100,8 +98,7 @@ class GraphReport:
         for name, node in self.nodes.items():
             features = "no features" if node.features is None else f"{node.features} features"
             lines.append(f"nodes         {node.nodes} of type {name}, {features}, {node.isolated} isolated")
-            degrees = ", ".join(f"{label} {value:.4g}" for label, value in node.degrees.items())
-            lines.append(f"  neighbours  {degrees}")
+            lines.append(f"  neighbours  {degrees_in_words(node.degrees)}")
             if node.features is not None:
                 lines.append(
                     f"  features    {node.zero_rows} nodes with zeros alone, {node.constant_columns} constant columns"
@@ -194,7 +191,6 @@ def _node_report(store: Any, degree: NDArray[np.int64]) -> NodeReport:
     x: Tensor | None = store.get("x")
     y: Tensor | None = store.get("y")
     known = None if y is None or y.dim() != 1 else y[y >= 0]
-    values = np.quantile(degree, list(_QUANTILES.values()))
     return NodeReport(
         nodes=int(store.num_nodes),
         isolated=int((degree == 0).sum()),
@@ -203,7 +199,7 @@ def _node_report(store: Any, degree: NDArray[np.int64]) -> NodeReport:
         constant_columns=0 if x is None else int((x == x[:1]).all(dim=0).sum()),
         classes=() if known is None else tuple(torch.bincount(known).tolist()),
         unlabelled=0 if known is None or y is None else int(y.shape[0] - known.shape[0]),
-        degrees={**dict(zip(_QUANTILES, values.tolist(), strict=True)), "mean": float(degree.mean())},
+        degrees=degree_quantiles(degree),
     )
 
 

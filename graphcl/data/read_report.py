@@ -61,6 +61,14 @@ class ReadReport:
         """Rows left out, for whatever reason."""
         return sum(entry.count for entry in self.dropped)
 
+    def row_lines(self) -> list[str]:
+        """How many rows were read, and what was dropped, as lines of text for a person."""
+        lines = [f"rows          {self.rows_read} read, {self.rows_kept} kept, {self.rows_dropped} dropped"]
+        for entry in self.dropped:
+            at = f" (row {', '.join(map(str, entry.rows))}{', ...' if entry.count > len(entry.rows) else ''})"
+            lines.append(f"  dropped     {entry.count} x {entry.reason}{at if entry.rows else ''}")
+        return lines
+
     def to_dict(self) -> dict[str, Any]:
         """Plain types for JSON."""
         return {
