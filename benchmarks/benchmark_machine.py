@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from pathlib import Path
+from typing import Any
 
-__all__ = ["processor"]
+__all__ = ["machine", "processor"]
+
+
+def machine(*packages: str) -> dict[str, Any]:
+    """Processor, cores, threads, and versions of the libraries and of further packages."""
+    # Not above: peers' scripts, in environments without this package, want the processor alone.
+    import torch
+
+    from graphcl.pipelines.runs import library_versions
+
+    return {
+        "cpu": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "versions": library_versions(*packages),
+    }
 
 
 def processor() -> str:

@@ -18,7 +18,6 @@ import argparse
 import copy
 import itertools
 import json
-import os
 import statistics
 import time
 from dataclasses import replace
@@ -26,8 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from benchmark_machine import processor
+from benchmark_machine import machine
 from torch_geometric.data import Data
 
 from graphcl.data import GraphDataset, load_graph
@@ -38,7 +36,7 @@ from graphcl.pipelines import NodeClusterer
 from graphcl.pipelines.cluster_baselines import BASELINES, cluster_baseline, kmeans_labels
 from graphcl.pipelines.cluster_evaluation import compared_metrics
 from graphcl.pipelines.cluster_graphs import cluster_graph
-from graphcl.pipelines.runs import library_versions, write_by_rename, write_json
+from graphcl.pipelines.runs import write_by_rename, write_json
 
 RESULTS = Path(__file__).parent / "results" / "clustering_accuracy"
 SHOWN = {"accuracy": "ACC", "nmi": "NMI", "ari": "ARI", "macro_f1": "macro-F1", "modularity": "modularity"}
@@ -235,12 +233,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     record = read_record(options.out.with_suffix(".json"))
-    record["about"] = {
-        "cpu": processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "versions": library_versions("scikit-learn", "scipy"),
-    }
+    record["about"] = machine("scikit-learn", "scipy")
     record.pop("settings", None)
     tuning = record.setdefault("tuning", {})
     for data in options.data:

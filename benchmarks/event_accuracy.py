@@ -15,20 +15,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from benchmark_machine import processor
+from benchmark_machine import machine
 
 from graphcl.data import enterprise_log
 from graphcl.metrics import detection_metrics
 from graphcl.pipelines import EventScorer
-from graphcl.pipelines.runs import library_versions, peak_memory_bytes, write_by_rename, write_json
+from graphcl.pipelines.runs import peak_memory_bytes, write_by_rename, write_json
 
 RESULTS = Path(__file__).parent / "results" / "event_accuracy"
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
@@ -111,12 +109,7 @@ def main() -> None:
     options = parser.parse_args()
     path = options.out.with_suffix(".json")
     record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"runs": {}}
-    record["about"] = {
-        "cpu": processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "versions": library_versions("scikit-learn"),
-    }
+    record["about"] = machine("scikit-learn")
     for name in options.configurations:
         for seed in options.seeds:
             run = one_run(name, options.events, seed, options.epochs)

@@ -16,21 +16,19 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import re
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from benchmark_machine import processor
+from benchmark_machine import machine
 
 from graphcl.data import load_dataset
 from graphcl.metrics import paired_t_test
 from graphcl.pipelines import RunFolder, SequentialRecommender
-from graphcl.pipelines.runs import library_versions, write_by_rename, write_json
+from graphcl.pipelines.runs import write_by_rename, write_json
 
 RESULTS = Path(__file__).parent / "results"
 SHOWN = ("HR@5", "HR@10", "HR@20", "NDCG@5", "NDCG@10", "NDCG@20")
@@ -115,12 +113,7 @@ def record_of(
             "model": model,
             "configuration": configuration,
             "settings": settings,
-            "about": {
-                "cpu": processor(),
-                "cores": os.cpu_count(),
-                "threads": torch.get_num_threads(),
-                "versions": library_versions(),
-            },
+            "about": machine(),
             "config": config,
             "runs": [],
             "tuning": [],

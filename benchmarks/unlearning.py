@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import time
 from functools import partial
@@ -24,12 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from benchmark_machine import processor
+from benchmark_machine import machine
 
 from graphcl.data import load_dataset, load_graph, split_by_ratio
 from graphcl.pipelines import CollaborativeRecommender, NodeEmbedder, Unlearner
-from graphcl.pipelines.runs import library_versions, write_by_rename, write_json
+from graphcl.pipelines.runs import write_by_rename, write_json
 from graphcl.pipelines.unlearning import retrain
 from graphcl.pipelines.unlearning_data import plan_removal
 from graphcl.pipelines.unlearning_report import check_what_is_left
@@ -151,12 +149,7 @@ def main() -> None:
     options = parser.parse_args()
     path = options.out.with_suffix(".json")
     record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"runs": {}}
-    record["about"] = {
-        "cpu": processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "versions": library_versions("torch-geometric"),
-    }
+    record["about"] = machine("torch-geometric")
     for task in options.tasks:
         for seed in options.seeds:
             runs = record["runs"].setdefault(task, [])
