@@ -131,11 +131,16 @@ def one_run(task: str, name: str, temperature: float, seed: int, epochs: int) ->
 
 
 def chosen_runs(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The runs at the temperature with the best mean validation nDCG@5."""
+    """The runs at the temperature with the best mean validation nDCG@5 over the seeds that all temperatures share."""
     by_temperature: dict[float, list[dict[str, Any]]] = {}
     for run in runs:
         by_temperature.setdefault(run["temperature"], []).append(run)
-    return max(by_temperature.values(), key=lambda group: statistics.mean(run["valid"]["nDCG@5"] for run in group))
+    shared = set.intersection(*({run["seed"] for run in group} for group in by_temperature.values()))
+
+    def validated(group: list[dict[str, Any]]) -> float:
+        return statistics.mean(run["valid"]["nDCG@5"] for run in group if run["seed"] in shared)
+
+    return max(by_temperature.values(), key=validated)
 
 
 def as_markdown(record: dict[str, Any]) -> str:

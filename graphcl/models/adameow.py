@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from graphcl.functional import adameow
 from graphcl.models.base_embedding import Preset
 from graphcl.models.metapath_inputs import MetaPathBatch, MetaPathInputs
-from graphcl.models.metapath_network import MetaPathConfig, MetaPathNetwork, Positive, Size
+from graphcl.models.metapath_network import MetaPathConfig, MetaPathNetwork, Positive, Size, uniform_linear_
 from graphcl.models.settings import ModelConfig
 
 __all__ = ["AdaMEOW", "AdaMEOWConfig"]
@@ -136,8 +136,7 @@ class AdaMEOW(MetaPathNetwork):
         self.weight_hidden = nn.Linear(self.project.out_features, config.weight_hidden)
         self.weight_out = nn.Linear(config.weight_hidden, 1)
         for linear in (self.weight_hidden, self.weight_out):
-            nn.init.xavier_normal_(linear.weight, gain=1.414, generator=generator)
-            nn.init.zeros_(linear.bias)
+            uniform_linear_(linear.weight, linear.bias, linear.in_features, generator)
 
     def objective(self, batch: MetaPathBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and its one part, ``weighted``."""

@@ -29,10 +29,12 @@ class MEOWConfig(MetaPathConfig):
         prototype_weight: lambda.
         density: ``similarity`` as the authors' code, or ``l2`` as the usual prototype method; see
             `graphcl.functional.cluster_density`.
-        kmeans_every: epochs between clusterings, each of which starts from the last centroids.
-        kmeans_iterations: most rounds of the first clustering.
-        kmeans_refinements: most rounds of every later one.
-        kmeans_restarts: draws of the first clustering.
+        kmeans_every: epochs between clusterings.
+        kmeans_start: every clustering starts from the same ``drawn`` nodes (authors), or from the ``last`` centroids,
+            which saves rounds but keeps what the first epochs, when nodes are nearly alike, took for clusters.
+        kmeans_iterations: most rounds from drawn nodes.
+        kmeans_refinements: most rounds from the last centroids.
+        kmeans_restarts: draws, of which the best clustering is kept; the authors take 5.
 
     Example:
         >>> MEOWConfig(clusters=(100, 300)).temperature
@@ -44,9 +46,10 @@ class MEOWConfig(MetaPathConfig):
     prototype_weight: Annotated[float, Field(ge=0.0)] = 1.0
     density: Literal["similarity", "l2"] = "similarity"
     kmeans_every: Size = 1
+    kmeans_start: Literal["drawn", "last"] = "drawn"
     kmeans_iterations: Size = 20
     kmeans_refinements: Size = 5
-    kmeans_restarts: Size = 5
+    kmeans_restarts: Size = 1
 
 
 class MEOW(MetaPathNetwork):
@@ -60,10 +63,10 @@ class MEOW(MetaPathNetwork):
     with u, v the projected coarse and fine rows; see `graphcl.functional.meow_info_nce` and `meow_prototype_nce`. The
     clusterings are those of the detached v.
 
-    Deviations from the authors' code: k-means starts from the centroids of the last epoch instead of five draws a step;
-    ties of PathSim are broken by a random order of each row; the embedding is taken in evaluation mode after the last
-    step. In mini-batches the clusterings are those of the rows that the last epoch left in a bank, and the first epoch
-    has plain negatives and no prototypes.
+    Deviations from the authors' code: k-means tries one draw of nodes a step instead of five; ties of PathSim are split
+    by a random order of each row; the embedding is taken in evaluation mode after the last step. In mini-batches the
+    clusterings are those of the rows that the last epoch left in a bank, and the first epoch has plain negatives and no
+    prototypes.
 
     Args:
         inputs: of `MEOW.prepare`.
@@ -179,11 +182,9 @@ class MEOW(MetaPathNetwork):
         self.register_buffer("bank", None if config.batch_size is None else torch.zeros(nodes, width))
         #: Whether the next full step clusters its rows first.
         self.kmeans_due = True
-        self._generator: torch.Generator | None = None
 
     def on_epoch_start(self, epoch: int, generator: torch.Generator | None = None) -> None:
         """Clusterings fall due: in the step of a full batch, from the bank before an epoch of mini-batches."""
-        self._generator = generator
         self.kmeans_due = epoch % self.config.kmeans_every == 0 or self._unclustered
         if self.kmeans_due and self.bank is not None and epoch > 0:
             self.cluster(self.bank)
@@ -198,14 +199,16 @@ class MEOW(MetaPathNetwork):
         config, start = self.config, 0
         for position, size in enumerate(self.clusters):
             part = slice(start, start + size)
-            cold = self._unclustered if position == 0 else bool((self.assignments[position, :1] < 0).any())
+            first = bool((self.assignments[position, :1] < 0).any())
+            cold = first or config.kmeans_start == "drawn"
             found = kmeans(
                 rows.detach(),
                 size,
                 centroids=None if cold else self.centroids[part],
                 iterations=config.kmeans_iterations if cold else config.kmeans_refinements,
                 restarts=config.kmeans_restarts,
-                generator=self._generator,
+                # The same nodes every time: clusters then follow the embedding and not the draw.
+                generator=torch.Generator(rows.device).manual_seed(position),
             )
             closeness = found.similarity
             if config.density == "l2":

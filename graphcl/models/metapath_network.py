@@ -27,6 +27,19 @@ _VIEW_ENTRIES = 20_000_000
 Network = TypeVar("Network", bound="MetaPathNetwork")
 
 
+def uniform_linear_(weight: Tensor, bias: Tensor | None, inputs: int, generator: torch.Generator | None) -> None:
+    """Draw a linear map as torch does, from a generator: all entries uniform within 1 / sqrt(inputs).
+
+    >>> weight = torch.empty(2, 4)
+    >>> uniform_linear_(weight, None, 4, None)
+    >>> bool(weight.abs().max() <= 0.5)
+    True
+    """
+    for parameter in (weight, bias):
+        if parameter is not None:
+            nn.init.uniform_(parameter, -(inputs**-0.5), inputs**-0.5, generator=generator)
+
+
 class MetaPathConfig(ModelConfig):
     """Settings that MEOW and AdaMEOW share.
 
@@ -148,12 +161,18 @@ class MetaPathNetwork(nn.Module):
         return cls(inputs, settings, generator=generator)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights anew, as the authors initialise them."""
-        for part in self.modules():
-            if isinstance(part, TypeTransform | ContextAggregation | SharedEncoder | SemanticAttention):
-                part.reset_parameters(generator)
-        nn.init.xavier_normal_(self.project.weight, gain=1.414, generator=generator)
-        nn.init.zeros_(self.project.bias)
+        """Draw all weights anew, as the authors do: attention as it draws itself, linear maps as torch draws them.
+
+        Uniform within 1 / sqrt(inputs), that is: some three times smaller than what HeCo starts its transforms with.
+        """
+        self.encoder.reset_parameters(generator)
+        self.attention.reset_parameters(generator)
+        for transform in self.transforms:
+            if isinstance(transform, TypeTransform):
+                uniform_linear_(transform.weight, transform.bias, transform.weight.shape[0], generator)
+        for linear in (self.project, *(one for part in self.contexts for one in part.modules())):
+            if isinstance(linear, Linear):
+                uniform_linear_(linear.weight, linear.bias, linear.in_features, generator)
 
     def forward(self, batch: MetaPathBatch) -> tuple[Tensor, Tensor]:
         """Coarse encoding and embedding z, (B, d) each, of ``batch.nodes``."""

@@ -53,8 +53,8 @@ def prepared(kind: Any, seed: int = 0, **settings: Any) -> tuple[Any, Any]:
     return inputs, kind.from_inputs(inputs, config, generator=generator)
 
 
-def train(model: Any, batches: Any, epochs: int) -> list[float]:
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+def train(model: Any, batches: Any, epochs: int, learning_rate: float = 5e-3) -> list[float]:
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     losses = []
     for epoch in range(epochs):
         model.train()
@@ -101,7 +101,7 @@ def test_models_keep_the_protocol_and_are_known_by_name(kind: Any) -> None:
 def test_training_finds_the_fields(kind: Any) -> None:
     inputs, model = prepared(kind)
     labels = communities()["paper"].y
-    losses = train(model, lambda epoch: [inputs.full()], 40)
+    losses = train(model, lambda epoch: [inputs.full()], 100, learning_rate=1e-3)
     assert losses[-1] < losses[0]
     model.eval()
     with torch.no_grad():

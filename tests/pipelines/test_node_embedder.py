@@ -21,7 +21,14 @@ from graphcl.pipelines.embedding_graphs import embedding_graph, read_embedding_g
 from graphcl.report import write_report
 
 PAPERS, CLASSES = 60, 3
-QUICK: dict[str, Any] = {"hidden": 8, "epochs": 3, "progress": False, "probe_repeats": 3, "clusterings": 2}
+QUICK: dict[str, Any] = {
+    "hidden": 8,
+    "learning_rate": 3e-3,
+    "epochs": 3,
+    "progress": False,
+    "probe_repeats": 3,
+    "clusterings": 2,
+}
 
 
 def bibliography(*, labels: bool = True, masks: bool = True) -> HeteroData:
@@ -233,7 +240,7 @@ def test_an_interrupted_run_continues_as_if_it_had_not_been(tmp_path: Path) -> N
     resumed = NodeEmbedder("meow", clusters=(3, 6), **QUICK).fit(bibliography(), tmp_path / "run", resume=True)
     np.testing.assert_allclose(resumed.embed().vectors, fitted().embed().vectors, atol=1e-6)
     with pytest.raises(InputError, match="learning_rate"):
-        NodeEmbedder("meow", clusters=(3, 6), learning_rate=0.5, **QUICK).fit(
+        NodeEmbedder("meow", clusters=(3, 6), **{**QUICK, "learning_rate": 0.5}).fit(
             bibliography(), tmp_path / "run", resume=True
         )
 
