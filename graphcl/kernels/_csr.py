@@ -71,7 +71,9 @@ class CsrPattern:
                 self._transpose = parent, inverse
             else:
                 offsets, order = sort_index(self.columns, self.num_columns)
-                transposed = CsrPattern(offsets, self.rows[order], self.num_rows)
+                # Not `rows`, which would keep them: most matrices need their transpose and never their rows.
+                rows = row_index(self.offsets, order.shape[0]) if self._rows is None else self._rows
+                transposed = CsrPattern(offsets, rows[order], self.num_rows)
                 transposed._parent = weakref.ref(self), order
                 self._transpose = transposed, order
         return self._transpose
