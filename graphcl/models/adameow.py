@@ -13,6 +13,7 @@ from graphcl.models.base_embedding import Preset
 from graphcl.models.metapath_inputs import MetaPathBatch, MetaPathInputs
 from graphcl.models.metapath_network import MetaPathConfig, MetaPathNetwork, Positive, Size, uniform_linear_
 from graphcl.models.settings import ModelConfig
+from graphcl.nn.heterogeneous import TypeTransform
 
 __all__ = ["AdaMEOW", "AdaMEOWConfig"]
 
@@ -44,7 +45,7 @@ class AdaMEOW(MetaPathNetwork):
 
     The loss is `graphcl.functional.adameow` with the projected fine rows as anchors. It has no lower bound unless
     ``normalize_weights`` is set, so train for a fixed number of epochs: the presets of ACM and AMiner have those that
-    the authors report, the others their limit.
+    the authors report, the others their limit. Deviation: the biases of the feature transforms begin at 0.
 
     Args:
         inputs: of `AdaMEOW.prepare`.
@@ -136,6 +137,11 @@ class AdaMEOW(MetaPathNetwork):
         self.config = config
         self.weight_hidden = nn.Linear(self.project.out_features, config.weight_hidden)
         self.weight_out = nn.Linear(config.weight_hidden, 1)
+        # Beside random biases rows of features that add up to 1 hardly count: all nodes begin nearly alike, and until
+        # they part the weight network may have learned to call every pair a false negative.
+        for transform in self.transforms:
+            if isinstance(transform, TypeTransform):
+                nn.init.zeros_(transform.bias)
         for linear in (self.weight_hidden, self.weight_out):
             uniform_linear_(linear.weight, linear.bias, linear.in_features, generator)
 
