@@ -172,7 +172,10 @@ def as_markdown(records: dict[str, Record]) -> str:
         lines.append("|---|---|---|" + "---|" * (len(SHOWN) + 1))
         for record in measured:
             for part in ("test", "validation"):
-                cells = (f"{value['mean']:.4f} ± {value['deviation']:.4f}" for value in record[part].values())
+                several = len(record["runs"]) > 1
+                cells = (
+                    f"{value['mean']:.4f}" + several * f" ± {value['deviation']:.4f}" for value in record[part].values()
+                )
                 count = len(record["runs"]) if part == "test" else ""
                 lines.append(
                     f"| {record['model']} | {record['configuration']} | {part} | " + " | ".join(cells) + f" | {count} |"
