@@ -55,7 +55,8 @@ def z_loss(
     Raises:
         ValueError, TypeError, IndexError: shapes, dtypes, targets or constants that do not fit.
 
-    Complexity: O(n d^2 + B d^2) time, O((n + B) d + d^2) memory; no logit but the target's is formed.
+    Complexity: O(n d^2 + B d^2) time, O((n + B) d + d^2) memory; no logit but the target's is formed where there are
+    more classes than dimensions.
 
     Confidence: P (formula from two independent descriptions; moment form checked against the dense form).
 
@@ -73,8 +74,12 @@ def z_loss(
         return reduce_anchors(h.sum(dim=1), reduction)
     centre = classes.mean(dim=0)
     centred = classes - centre
-    covariance = centred.T @ centred / classes.shape[0]
-    variance = ((h @ covariance) * h).sum(dim=1)
+    if classes.shape[0] <= classes.shape[1]:
+        # So few logits cost less than the second moment, whose form loses the digits of a small variance.
+        variance = (h @ centred.T).square().mean(dim=1)
+    else:
+        covariance = centred.T @ centred / classes.shape[0]
+        variance = ((h @ covariance) * h).sum(dim=1)
     with torch.no_grad():
         spread = variance > _RELATIVE_VARIANCE * (h @ centre) ** 2
     deviation = variance.masked_fill(~spread, 1.0).sqrt()
