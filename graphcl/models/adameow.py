@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from graphcl.functional import adameow
 from graphcl.models.base_embedding import Preset
 from graphcl.models.metapath_inputs import MetaPathBatch, MetaPathInputs
-from graphcl.models.metapath_network import MetaPathConfig, MetaPathNetwork, Positive, Size, uniform_linear_
+from graphcl.models.metapath_network import MetaPathConfig, MetaPathNetwork, Positive, Size
 from graphcl.models.settings import ModelConfig
 from graphcl.nn.heterogeneous import TypeTransform
+from graphcl.nn.linear import uniform_by_inputs_
 
 __all__ = ["AdaMEOW", "AdaMEOWConfig"]
 
@@ -145,7 +146,7 @@ class AdaMEOW(MetaPathNetwork):
             if isinstance(transform, TypeTransform):
                 nn.init.zeros_(transform.bias)
         for linear in (self.weight_hidden, self.weight_out):
-            uniform_linear_(linear.weight, linear.bias, linear.in_features, generator)
+            uniform_by_inputs_([linear.weight, linear.bias], linear.in_features, generator)
 
     def objective(self, batch: MetaPathBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and its one part, ``weighted``."""

@@ -23,7 +23,7 @@ from graphcl.models.metapath_inputs import rows_of, type_features
 from graphcl.models.metapath_network import Part, Positive, Rate, Size
 from graphcl.models.settings import ModelConfig
 from graphcl.nn.heterogeneous import NodeAttention, SchemaEncoder, SemanticAttention, TypeFeatures, TypeTransform
-from graphcl.nn.linear import Linear
+from graphcl.nn.linear import Linear, uniform_by_inputs_
 
 __all__ = ["HeCo", "HeCoBatch", "HeCoConfig", "HeCoInputs"]
 
@@ -354,8 +354,8 @@ class HeCo(nn.Module):
             if isinstance(part, TypeTransform | SemanticAttention | NodeAttention):
                 part.reset_parameters(generator)
         for part in self.modules():
-            if isinstance(part, Linear) and part.bias is not None:
-                _uniform(part.bias, part.in_features, generator)
+            if isinstance(part, Linear):
+                uniform_by_inputs_([part.bias], part.in_features, generator)
 
     def embed(self, batch: HeCoBatch) -> Tensor:
         """(B, d) embeddings of ``batch.nodes``, the meta-path view; call it in evaluation mode."""
@@ -403,11 +403,6 @@ class _Convolution(nn.Module):
 
     def forward(self, h: Tensor, operator: SparseMatrix) -> Tensor:
         return nn.functional.prelu(operator @ self.linear(h) + self.bias, self.slope)
-
-
-def _uniform(bias: Tensor, inputs: int, generator: torch.Generator | None) -> None:
-    bound = 1.0 / math.sqrt(inputs)
-    nn.init.uniform_(bias, -bound, bound, generator=generator)
 
 
 def _schema_neighbours(graph: Any, target: str) -> dict[str, SparseMatrix]:

@@ -14,7 +14,7 @@ from graphcl.models.base_embedding import Preset
 from graphcl.models.metapath_inputs import MetaPathBatch, MetaPathInputs
 from graphcl.models.settings import ModelConfig
 from graphcl.nn.heterogeneous import ContextAggregation, SemanticAttention, SharedEncoder, TypeTransform
-from graphcl.nn.linear import Linear
+from graphcl.nn.linear import Linear, uniform_by_inputs_
 
 __all__ = ["MetaPathConfig", "MetaPathNetwork"]
 
@@ -25,19 +25,6 @@ Positive = Annotated[float, Field(gt=0.0)]
 # Entries of a view whose bound is not given.
 _VIEW_ENTRIES = 20_000_000
 Network = TypeVar("Network", bound="MetaPathNetwork")
-
-
-def uniform_linear_(weight: Tensor, bias: Tensor | None, inputs: int, generator: torch.Generator | None) -> None:
-    """Draw a linear map as torch does, from a generator: all entries uniform within 1 / sqrt(inputs).
-
-    >>> weight = torch.empty(2, 4)
-    >>> uniform_linear_(weight, None, 4, None)
-    >>> bool(weight.abs().max() <= 0.5)
-    True
-    """
-    for parameter in (weight, bias):
-        if parameter is not None:
-            nn.init.uniform_(parameter, -(inputs**-0.5), inputs**-0.5, generator=generator)
 
 
 class MetaPathConfig(ModelConfig):
@@ -169,10 +156,10 @@ class MetaPathNetwork(nn.Module):
         self.attention.reset_parameters(generator)
         for transform in self.transforms:
             if isinstance(transform, TypeTransform):
-                uniform_linear_(transform.weight, transform.bias, transform.weight.shape[0], generator)
+                uniform_by_inputs_([transform.weight, transform.bias], transform.weight.shape[0], generator)
         for linear in (self.project, *(one for part in self.contexts for one in part.modules())):
             if isinstance(linear, Linear):
-                uniform_linear_(linear.weight, linear.bias, linear.in_features, generator)
+                uniform_by_inputs_([linear.weight, linear.bias], linear.in_features, generator)
 
     def forward(self, batch: MetaPathBatch) -> tuple[Tensor, Tensor]:
         """Coarse encoding and embedding z, (B, d) each, of ``batch.nodes``."""

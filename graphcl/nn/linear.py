@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -37,6 +39,20 @@ class Linear(nn.Linear):
         rows = input.reshape(-1, self.in_features)
         result: Tensor = _FastLinear.apply(rows, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return result.view(*input.shape[:-1], self.out_features)
+
+
+def uniform_by_inputs_(parameters: Iterable[Tensor | None], inputs: int, generator: torch.Generator | None) -> None:
+    """Draw weights and biases as torch does for a linear map of so many inputs, but from a given generator.
+
+    >>> weight = torch.empty(2, 4)
+    >>> uniform_by_inputs_([weight, None], 4, None)
+    >>> bool(weight.abs().max() <= 0.5)
+    True
+    """
+    bound = 1.0 / math.sqrt(inputs)
+    for parameter in parameters:
+        if parameter is not None:
+            nn.init.uniform_(parameter, -bound, bound, generator=generator)
 
 
 class _FastLinear(torch.autograd.Function):
