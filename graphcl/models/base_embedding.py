@@ -106,6 +106,7 @@ class Preset:
         epochs: most epochs.
         stop: ``loss`` (after ``patience`` epochs without a lower training loss) or ``never``.
         patience: see ``stop``.
+        min_epochs: patience ends nothing before so many epochs.
         keep: which weights training ends with: those of the ``last`` epoch or of the ``best`` (lowest loss).
         probe_learning_rate, probe_weight_decay: of the linear probe in the papers' protocol.
 
@@ -119,6 +120,7 @@ class Preset:
     weight_decay: float = 0.0
     stop: Literal["loss", "never"] = "loss"
     patience: int = 20
+    min_epochs: int = 0
     keep: Literal["last", "best"] = "last"
     probe_learning_rate: float = 0.01
     probe_weight_decay: float = 0.0

@@ -189,7 +189,7 @@ class HeCo(nn.Module):
     and `graphcl.functional.heco`. Only the target's features are used: nodes of other types learn a row each.
 
     Deviation from the authors' code: the neighbours of all nodes are one draw a step instead of a loop over nodes;
-    positives are a sparse list; equal values among them are broken by a random order of each row.
+    positives are a sparse list; among equal values the node itself comes first, then the lowest number.
 
     Args:
         inputs: of `HeCo.prepare`.
@@ -227,6 +227,8 @@ class HeCo(nn.Module):
                 "attention_dropout": 0.5,
             },
             patience=5,
+            # The loss is noisy and flat at first: one start in five met five worse epochs by chance before epoch 60.
+            min_epochs=100,
             keep="best",
             probe_learning_rate=0.05,
         ),
@@ -320,8 +322,10 @@ class HeCo(nn.Module):
         )
         neighbours = _schema_neighbours(graph, target)
         features, width = type_features(graph, target, config.normalize_features)
+        # Nodes of one subject then share their positives, as with the authors' sort. In an order of its own every row
+        # would have others, which costs 1 to 2 points of Macro-F1 on ACM.
         positives = metapath_positives(
-            graph, metapaths, target=target, num_positives=config.num_positives, generator=generator
+            graph, metapaths, target=target, num_positives=config.num_positives, ties="column"
         )
         return HeCoInputs(
             target,

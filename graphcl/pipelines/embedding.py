@@ -38,7 +38,8 @@ _CHECKPOINT_SECONDS = 60.0
 _VALIDATION_REPEATS = 5
 # Fields of a preset that are settings of the pipeline.
 _OF_PRESET = (
-    "learning_rate", "weight_decay", "epochs", "stop", "patience", "keep", "probe_learning_rate", "probe_weight_decay",
+    "learning_rate", "weight_decay", "epochs", "min_epochs", "stop", "patience", "keep", "probe_learning_rate",
+    "probe_weight_decay",
 )  # fmt: skip
 
 
@@ -54,6 +55,7 @@ class EmbeddingSettings(PipelineSettings):
         stop: end after ``patience`` epochs without a lower training loss (``loss``, as most papers' code) or without a
             better linear probe on the validation nodes (``validation``), or go through all epochs (``never``).
         patience: see ``stop``.
+        min_epochs: patience ends nothing before so many epochs.
         keep: weights to end with: those of the ``last`` epoch, or of the ``best`` one by what ``stop`` watches; for
             ``validation`` the best by default.
         validate_every: epochs between validations.
@@ -66,6 +68,7 @@ class EmbeddingSettings(PipelineSettings):
 
     preset: str | None = None
     epochs: Annotated[int, Field(ge=1)] = 1000
+    min_epochs: Annotated[int, Field(ge=0)] = 0
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     stop: Literal["loss", "validation", "never"] = "loss"
     patience: Annotated[int, Field(ge=1)] = 20
@@ -106,7 +109,7 @@ class NodeEmbedder(TrainedPipeline[EmbeddingGraph]):
     noun: ClassVar[str] = "embedder"
     settings_class: ClassVar[type[PipelineSettings]] = EmbeddingSettings
     free_on_resume: ClassVar[tuple[str, ...]] = (
-        "epochs", "patience", "probe_repeats", "clusterings", "random_splits", "devices", "accelerator", "progress",
+        "epochs", "min_epochs", "patience", "probe_repeats", "clusterings", "random_splits", "devices", "accelerator", "progress",
     )  # fmt: skip
     artefacts: ClassVar[tuple[str, ...]] = (GRAPH, NODES, NODE_MAP)
     packages: ClassVar[tuple[str, ...]] = ("torch-geometric", "scikit-learn", "scipy")
@@ -213,6 +216,7 @@ class NodeEmbedder(TrainedPipeline[EmbeddingGraph]):
             stop="metric" if settings.stop == "validation" else settings.stop,
             keep=settings.keep,
             patience=settings.patience,
+            min_epochs=settings.min_epochs,
             validate_every=settings.validate_every,
             checkpoint_seconds=_CHECKPOINT_SECONDS,
             seed=settings.seed,

@@ -75,6 +75,7 @@ class TrainingPlan:
         keep: weights to end with: those of the epoch that was best by what ``stop`` watches (by the metric, or by the
             loss where there is no metric, under ``never``), or those of the last epoch.
         patience: see ``stop``.
+        min_epochs: patience ends nothing before so many epochs.
         finished: looks at the history after each epoch; True ends the training. A module-level function or a picklable
             object.
         weight_decay: L2 penalty that Adam adds to the gradient.
@@ -103,6 +104,7 @@ class TrainingPlan:
     stop: Literal["metric", "loss", "never"] = "never"
     keep: Literal["best", "last"] = "last"
     patience: int = 1
+    min_epochs: int = 0
     finished: Callable[[History], bool] | None = None
     weight_decay: float = 0.0
     weight_average: float = 0.0
@@ -132,7 +134,7 @@ class TrainingPlan:
     def is_exhausted(self, state: TrainingState) -> bool:
         """Whether the epochs or the patience are used up; patience with a metric is, only where it was measured."""
         judged = self.watches_loss or state.epoch % self.validate_every == 0
-        impatient = self.stop != "never" and judged and state.waited >= self.patience
+        impatient = self.stop != "never" and judged and state.waited >= self.patience and state.epoch >= self.min_epochs
         return state.epoch >= self.epochs or impatient
 
     def is_over(self, state: TrainingState) -> bool:

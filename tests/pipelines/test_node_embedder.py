@@ -218,7 +218,7 @@ def test_a_preset_goes_with_the_name_of_the_data_set() -> None:
     quick = {**QUICK, "metapaths": ("PAP", "PSP")}
     named = NodeEmbedder("heco", num_positives=2, **quick).fit(GraphDataset("acm", bibliography())).get_config()
     assert (named["preset"], named["attention_dropout"], named["probe_learning_rate"]) == ("acm", 0.5, 0.05)
-    assert (named["num_positives"], named["patience"], named["keep"]) == (2, 5, "best")
+    assert (named["num_positives"], named["patience"], named["min_epochs"], named["keep"]) == (2, 5, 100, "best")
     assert MEOW.presets["acm"].probe_learning_rate == 0.03
     assert NodeEmbedder("heco", preset="dblp").settings.patience == HeCo.presets["dblp"].patience
     with pytest.raises(InputError, match="unknown preset 'acn'; did you mean 'acm'"):

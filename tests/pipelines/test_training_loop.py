@@ -314,3 +314,6 @@ def test_a_state_says_when_training_is_over() -> None:
     assert plan.is_over(TrainingState(epoch=4, waited=2))
     assert plan.is_over(TrainingState(epoch=5))
     assert not replace(plan, stop="never").is_over(TrainingState(epoch=4, waited=9))
+    patient = replace(plan, min_epochs=4)
+    assert not patient.is_over(TrainingState(epoch=3, waited=3))
+    assert patient.is_over(TrainingState(epoch=4, waited=2))
