@@ -14,7 +14,7 @@ from graphcl.errors import InputError
 from graphcl.kernels import linear_cross_entropy
 from graphcl.models.base import ContrastRows, Objective, PaddedSequences, SequenceBatch
 from graphcl.models.registry import get_model
-from graphcl.models.sasrec import SASRecConfig
+from graphcl.models.sasrec import Rate, SASRecConfig
 from graphcl.models.settings import ModelConfig
 from graphcl.nn import PackedSequences, pack_padded
 
@@ -39,11 +39,13 @@ class ContrastNeeds:
 class ContrastiveConfig(SASRecConfig):
     """Settings of every contrastive method: those of its encoder, beside its own.
 
-    What is not given takes the default of the encoder (``dropout``, ``inner``, ``layers``); settings that an encoder
-    does not have (``heads`` of gru4rec) change nothing.
+    What is not given takes the default of the encoder (``inner``, ``layers``); settings that an encoder does not have
+    (``heads`` of gru4rec) change nothing.
 
     Args:
         encoder: name of a sequential model that encodes: ``sasrec``, ``gru4rec`` or a registered one of your own.
+        dropout, attention_dropout: of the encoder. With a contrast beside it SASRec is better with the 0.5 of the
+            papers throughout (docs/sequential.md); another encoder keeps its own rate.
 
     Example:
         >>> ContrastiveConfig(encoder="gru4rec").layers, ContrastiveConfig().layers
@@ -51,6 +53,8 @@ class ContrastiveConfig(SASRecConfig):
     """
 
     encoder: str = "sasrec"
+    dropout: Rate = 0.5
+    attention_dropout: Rate | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -66,7 +70,7 @@ class ContrastiveConfig(SASRecConfig):
             field: own[field].default
             for field in own
             if field in SASRecConfig.model_fields
-            and cls.model_fields[field].default == SASRecConfig.model_fields[field].default
+            and cls.model_fields[field].default == ContrastiveConfig.model_fields[field].default
         }
         return {**shared, **values}
 

@@ -29,7 +29,8 @@ class SASRecConfig(ModelConfig):
         max_length: longest history that is read; older items are dropped.
         dropout: rate on the input and on the residual branches. The papers use 0.5; 0.6 is better on validation where a
             user's positions share their masks, see docs/sequential.md.
-        attention_dropout: rate on the attention weights; the same as ``dropout`` when None.
+        attention_dropout: rate on the attention weights, chosen on validation as well; the same as ``dropout`` when
+            None, as in the papers.
         layer_norm_eps: epsilon of every layer norm.
         init_std: deviation of the normal draw of weights.
         padding_class: let the padding row compete in the softmax (ids 0..V instead of 1..V).
@@ -46,7 +47,7 @@ class SASRecConfig(ModelConfig):
     inner: Size = 256
     max_length: Size = 50
     dropout: Rate = 0.6
-    attention_dropout: Rate | None = None
+    attention_dropout: Rate | None = 0.2
     layer_norm_eps: Annotated[float, Field(gt=0.0)] = 1e-12
     init_std: Annotated[float, Field(gt=0.0)] = 0.02
     padding_class: bool = False
@@ -254,6 +255,7 @@ class SASRec(nn.Module):
             inner=state["trm_encoder.layer.0.feed_forward.dense_1.weight"].shape[0] if layers else 1,
             max_length=state["position_embedding.weight"].shape[0],
             dropout=dropout,
+            attention_dropout=None,
             mask_row=mask_row,
         )
         model = cls(item.shape[0] - 1 - mask_row, config).to(item.dtype)
