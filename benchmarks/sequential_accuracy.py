@@ -134,9 +134,11 @@ def baseline_of(records: dict[str, Record], record: Record) -> Record | None:
         if other["data"] == record["data"] and other["model"] == "sasrec" and other["runs"] and other is not record
     ]
     length = record["config"].get("max_length")
-    alike = [other for other in found if other["config"].get("max_length") == length]
-    plain = [other for other in found if other["configuration"] == DEFAULTS]
-    return next(iter([*alike, *plain, *found]), None)
+    return min(
+        found,
+        key=lambda other: (other["config"].get("max_length") != length, other["configuration"] != DEFAULTS),
+        default=None,
+    )
 
 
 def comparison(records: dict[str, Record], record: Record) -> str | None:
