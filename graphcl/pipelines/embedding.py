@@ -109,7 +109,8 @@ class NodeEmbedder(TrainedPipeline[EmbeddingGraph]):
     noun: ClassVar[str] = "embedder"
     settings_class: ClassVar[type[PipelineSettings]] = EmbeddingSettings
     free_on_resume: ClassVar[tuple[str, ...]] = (
-        "epochs", "min_epochs", "patience", "probe_repeats", "clusterings", "random_splits", "devices", "accelerator", "progress",
+        "epochs", "min_epochs", "patience", "probe_repeats", "clusterings", "random_splits", "devices", "accelerator",
+        "progress",
     )  # fmt: skip
     artefacts: ClassVar[tuple[str, ...]] = (GRAPH, NODES, NODE_MAP)
     packages: ClassVar[tuple[str, ...]] = ("torch-geometric", "scikit-learn", "scipy")
