@@ -16,6 +16,7 @@ from graphcl.functional import heco
 from graphcl.graphs.metapath import Hop, incidence, num_nodes_of, target_type
 from graphcl.graphs.metapath_construction import metapath_adjacency, named_metapaths
 from graphcl.graphs.metapath_positive_pairs import metapath_positives
+from graphcl.graphs.metapath_products import Ties
 from graphcl.graphs.sampling import draw_neighbours, scaled_rows, take_rows
 from graphcl.kernels import SparseMatrix, normalize_symmetric
 from graphcl.models.base_embedding import Preset
@@ -60,7 +61,7 @@ class HeCoConfig(ModelConfig):
     k: Size | None = None
     max_edges: Size | None = None
     num_positives: Size = 20
-    ties: Literal["random", "column"] = "random"
+    ties: Ties = "random"
     neighbours: Size | dict[str, Size] | None = None
     hidden: Size = 64
     temperature: Positive = 0.8

@@ -19,6 +19,7 @@ from graphcl.graphs.metapath_construction import (
     metapath_views,
     normalize_transposed,
 )
+from graphcl.graphs.metapath_products import Ties
 from graphcl.graphs.operators import PropagationOperator
 from graphcl.graphs.sampling import draw_places, take_rows
 from graphcl.kernels import FactoredMatrix, SparseMatrix
@@ -157,7 +158,7 @@ class MetaPathInputs:
         feature_mask: float,
         normalization: Normalization = "auto",
         identity: bool = True,
-        ties: Literal["random", "column"] = "random",
+        ties: Ties = "random",
         generator: torch.Generator | None = None,
     ) -> MetaPathInputs:
         """Views, masks and features of a graph.

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from graphcl.graphs.metapath_products import Ties
 from graphcl.kernels import normalize_rows
 from graphcl.models.base_embedding import Preset
 from graphcl.models.metapath_inputs import MetaPathBatch, MetaPathInputs
@@ -61,7 +62,7 @@ class MetaPathConfig(ModelConfig):
     k: Size | tuple[Size | None, ...] | None = None
     max_edges: Size | None = None
     context_k: Size | None = None
-    ties: Literal["random", "column"] = "random"
+    ties: Ties = "random"
     hidden: Size = 64
     projection: Size | None = None
     dropout: Rate = 0.2

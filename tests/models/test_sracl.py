@@ -179,6 +179,9 @@ def test_an_item_without_interactions_is_ranked_and_read_by_its_features(tmp_pat
     assert np.isfinite(table[512]).all()
     loaded = SequentialRecommender.load(tmp_path / "run")
     assert loaded.recommend_for_histories(histories, k=13).equals(lists)
+    alone, among = loaded.recommend_for_histories([[512]], k=13), lists.filter(lists["history"] == 0)
+    assert alone.drop("score").equals(among.drop("score"))
+    assert alone["score"].to_list() == pytest.approx(first, rel=1e-5)
     with pytest.raises(InputError, match="needs features of the items"):
         SequentialRecommender("sracl", semantics="features", **QUICK).fit(log)
     with pytest.raises(InputError, match="sasrec does not read item features"):
