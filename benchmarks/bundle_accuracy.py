@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmark_results import read_results, write_results
 
 from graphcl.data import Bundles, load_bundles
 from graphcl.metrics import per_query_metrics
 from graphcl.pipelines import BundleConstructor
 from graphcl.pipelines.bundle_baselines import POOLED, by_neighbours, by_pooling, item_neighbours, pooled_items
 from graphcl.pipelines.bundle_data import feedback_log, feedback_vectors
-from graphcl.pipelines.runs import library_versions, write_by_rename, write_json
+from graphcl.pipelines.runs import library_versions
 
 RESULTS = Path(__file__).parent / "results"
 METRICS = ("Recall@20", "NDCG@20")
@@ -180,17 +181,11 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--out", type=Path, default=RESULTS / "bundle_accuracy")
     options = parser.parse_args()
-    target = options.out.with_suffix(".json")
-    record: dict[str, Any] = {"runs": {}}
-    if target.is_file():
-        record = json.loads(target.read_text(encoding="utf-8"))
+    record = read_results(options.out, runs={})
     record |= {"settings": TUNED, "versions": library_versions(), "threads": torch.get_num_threads()}
 
     def save() -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_json(target, record)
-        text = as_markdown(record)
-        write_by_rename(options.out.with_suffix(".md"), lambda path: path.write_text(text, encoding="utf-8"))
+        write_results(options.out, record, as_markdown(record))
 
     for seed in options.seeds:
         for condition in options.conditions:

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 from benchmark_machine import machine
+from benchmark_results import put_run, read_results, write_results
 from torch_geometric.data import Data
 
 from graphcl.data import GraphDataset, load_graph
@@ -36,7 +37,6 @@ from graphcl.pipelines import NodeClusterer
 from graphcl.pipelines.cluster_baselines import BASELINES, cluster_baseline, kmeans_labels
 from graphcl.pipelines.cluster_evaluation import compared_metrics
 from graphcl.pipelines.cluster_graphs import cluster_graph
-from graphcl.pipelines.runs import write_by_rename, write_json
 
 RESULTS = Path(__file__).parent / "results" / "clustering_accuracy"
 SHOWN = {"accuracy": "ACC", "nmi": "NMI", "ari": "ARI", "macro_f1": "macro-F1", "modularity": "modularity"}
@@ -144,7 +144,7 @@ def settings_of(configuration: str, tried: list[dict[str, Any]] | None, data: st
 def merge(record: dict[str, Any], data: str, method: str, run: dict[str, Any]) -> None:
     """Put one run in the place of an earlier one of the same graph, method and seed."""
     runs = record["graphs"].setdefault(data, {}).setdefault(method, [])
-    runs[:] = sorted([entry for entry in runs if entry["seed"] != run["seed"]] + [run], key=lambda entry: entry["seed"])
+    put_run(runs, run, "seed")
 
 
 def as_markdown(record: dict[str, Any]) -> str:
@@ -204,21 +204,6 @@ def _row(method: str, runs: list[dict[str, Any]]) -> str:
     )
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """Earlier results, or an empty record."""
-    if not path.exists():
-        return {"graphs": {}, "finite": {}, "settings": {}}
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return record
-
-
-def write(record: dict[str, Any], out: Path) -> None:
-    """Write both files."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(out.with_suffix(".json"), record)
-    write_by_rename(out.with_suffix(".md"), lambda path: path.write_text(as_markdown(record), encoding="utf-8"))
-
-
 def main() -> None:
     """Run what was asked for, one run after the other, and write the results after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -232,7 +217,7 @@ def main() -> None:
     parser.add_argument("--finite-epochs", type=int, default=20)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    record = read_record(options.out.with_suffix(".json"))
+    record = read_results(options.out, graphs={}, finite={}, settings={})
     record["about"] = machine("scikit-learn", "scipy")
     record.pop("settings", None)
     tuning = record.setdefault("tuning", {})
@@ -240,7 +225,7 @@ def main() -> None:
         dataset = load(data)
         if options.tune:
             tuning[f"{data}, {options.models[0]}"] = tune(options.models[0], dataset)
-            write(record, options.out)
+            write_results(options.out, record, as_markdown(record))
         for seed in options.seeds:
             found = {} if options.no_baselines else baselines_once(dataset, seed)
             for name, run in found.items():
@@ -254,13 +239,13 @@ def main() -> None:
                     merge(record, data, f"{model}, {configuration}", run)
                     metrics = {name: round(run["metrics"][name] or 0.0, 3) for name in SHOWN}
                     print(data, model, configuration, "seed", seed, json.dumps(metrics), flush=True)
-                    write(record, options.out)
+                    write_results(options.out, record, as_markdown(record))
         for model in options.models if options.finite else []:
             finite = [stays_finite(model, dataset, seed, options.finite_epochs) for seed in range(options.finite)]
             entry = {"seeds": options.finite, "epochs": options.finite_epochs, "finite": sum(finite)}
             record["finite"][f"{data}, {model}, default"] = entry
             print(data, model, entry, flush=True)
-            write(record, options.out)
+            write_results(options.out, record, as_markdown(record))
 
 
 if __name__ == "__main__":

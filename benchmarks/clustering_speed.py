@@ -17,8 +17,6 @@ benchmarks/results/clustering_speed.json and .md; parts that are not asked for k
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import json
 import math
 import multiprocessing
@@ -32,6 +30,7 @@ from typing import Any
 
 import torch
 from benchmark_machine import processor
+from benchmark_memory import growth_mib, memory_bytes, reset_peak
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -230,8 +229,8 @@ def scale_case(num_nodes: int, num_edges: int) -> Row:
             row["loss"] = step()
             seconds.append(time.perf_counter() - start)
         row[f"{phase}_seconds"] = statistics.median(seconds)
-    row["extra_mib"] = None if before is None else (status("VmHWM") - before) / 2**20
-    row["peak_mib"] = status("VmHWM") / 2**20
+    row["extra_mib"] = growth_mib(before)
+    row["peak_mib"] = memory_bytes("VmHWM") / 2**20
     found = model.assignments(batch.x)
     table = torch.zeros(10, 10, dtype=torch.int64).index_put((found, labels), torch.ones_like(labels), accumulate=True)
     row["purity"] = float(table.amax(1).sum()) / num_nodes
@@ -243,7 +242,7 @@ def timed(before: Step, step: Step, *, seconds: float) -> Row:
     before()
     resident = reset_peak()
     step()
-    extra = None if resident is None else (status("VmHWM") - resident) / 2**20
+    extra = growth_mib(resident)
     # On one thread its own time is what counts, whatever else runs on the machine.
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     times: list[float] = []
@@ -252,26 +251,6 @@ def timed(before: Step, step: Step, *, seconds: float) -> Row:
         step()
         times.append(clock() - start)
     return {"seconds": statistics.median(times), "fastest": min(times), "steps": len(times), "extra_mib": extra}
-
-
-def reset_peak() -> int | None:
-    """Forget the peak resident size so far; what is resident now, or None where the system does not tell.
-
-    What setting up left to the allocator goes back first, or the step would use it and seem to need nothing.
-    """
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-    if not Path("/proc/self/clear_refs").exists():
-        return None
-    Path("/proc/self/clear_refs").write_text("5")
-    return status("VmRSS")
-
-
-def status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def isolated(case: Callable[..., Row], *arguments: Any) -> Row:

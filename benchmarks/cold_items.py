@@ -23,12 +23,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmark_results import read_results, write_results
 
 from graphcl.data import ItemFeatures, Split, load_dataset, table_features
 from graphcl.data.splits import TEST, TRAIN, VALID
 from graphcl.metrics import rank_of_targets, ranking_metrics
 from graphcl.pipelines import CollaborativeRecommender, ItemAligner
-from graphcl.pipelines.runs import library_versions, write_by_rename, write_json
+from graphcl.pipelines.runs import library_versions
 
 RESULTS = Path(__file__).parent / "results"
 ALIGNER: dict[str, Any] = {
@@ -174,17 +175,11 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--out", type=Path, default=RESULTS / "cold_items")
     options = parser.parse_args()
-    target = options.out.with_suffix(".json")
-    record: dict[str, Any] = {"runs": {}}
-    if target.is_file():
-        record = json.loads(target.read_text(encoding="utf-8"))
+    record = read_results(options.out, runs={})
     record |= {"aligner": ALIGNER, "mmhcl": MMHCL, "versions": library_versions(), "threads": torch.get_num_threads()}
 
     def save() -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_json(target, record)
-        text = as_markdown(record)
-        write_by_rename(options.out.with_suffix(".md"), lambda path: path.write_text(text, encoding="utf-8"))
+        write_results(options.out, record, as_markdown(record))
 
     for seed in options.seeds:
         run_seed(seed, record["runs"].setdefault(str(seed), {}), options.methods, save)

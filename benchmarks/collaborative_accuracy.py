@@ -24,11 +24,12 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from benchmark_results import read_results, write_results
 
 from graphcl.data import load_dataset, split_by_ratio
 from graphcl.metrics import per_query_metrics
 from graphcl.pipelines import CollaborativeRecommender, RunFolder
-from graphcl.pipelines.runs import library_versions, write_by_rename, write_json
+from graphcl.pipelines.runs import library_versions, write_json
 
 RESULTS = Path(__file__).parent / "results"
 SHOWN = ("Recall@10", "Recall@20", "Precision@20", "NDCG@20", "NDCG_ref@20")
@@ -219,7 +220,6 @@ def main() -> None:
     parser.add_argument("--keep-users", action="store_true", help="keep every user's metrics, for the paired test")
     options = parser.parse_args()
     settings = {name: yaml.safe_load(value) for name, _, value in map(cut, options.settings)}
-    target = options.out.with_suffix(".json")
     grid = {name: [yaml.safe_load(value) for value in values.split(",")] for name, _, values in map(cut, options.grid)}
     tuning = tune(options.data, options.model, settings, grid, options.split, options.runs) if grid else []
     if tuning:
@@ -245,12 +245,9 @@ def main() -> None:
                 name: np.mean([one[name] for one in users], axis=0).round(4).tolist() for name in COMPARED
             }
         # Read again each time: another model may have been measured meanwhile.
-        records: dict[str, Any] = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else {}
+        records: dict[str, Any] = read_results(options.out)
         records[f"{options.data}/{options.label or options.model}"] = record
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(target, records)
-        text = as_markdown(json.loads(target.read_text(encoding="utf-8")))
-        write_by_rename(options.out.with_suffix(".md"), lambda path, text=text: path.write_text(text, encoding="utf-8"))  # type: ignore[misc]
+        write_results(options.out, records, as_markdown(records))
         print(json.dumps({"seed": seed, **{name: run["test"][name] for name in SHOWN}}), flush=True)
 
 

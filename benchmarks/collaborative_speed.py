@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark_machine import processor
+from benchmark_results import read_results, write_results
 
 HERE = Path(__file__).parent
 PEERS = HERE / "peers"
@@ -321,8 +322,7 @@ def pooled(before: dict[str, Any] | None, now: dict[str, Any]) -> dict[str, Any]
 
 def part_synthetic(options: argparse.Namespace) -> dict[str, Any]:
     """Sizes that are in the results already, with as many steps, are kept: large ones can be measured apart."""
-    target = options.out.with_suffix(".json")
-    before = json.loads(target.read_text()).get("synthetic", {}) if target.is_file() else {}
+    before = read_results(options.out).get("synthetic", {})
     runs = {(one["model"], one["asked"]): one for one in before.get("runs", []) if before.get("steps") == options.steps}
     for model in options.models:
         for size in options.sizes:
@@ -345,13 +345,10 @@ def of_sizes(runs: dict[tuple[str, int], dict[str, Any]], steps: int) -> dict[st
 
 def record(part: str, found: dict[str, Any], out: Path) -> str:
     """Merge a part into the results and write them; returns the tables."""
-    target = out.with_suffix(".json")
-    parts: dict[str, Any] = json.loads(target.read_text()) if target.is_file() else {}
+    parts = read_results(out)
     parts[part] = {**found, "machine": machine(), "date": time.strftime("%Y-%m-%d")}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(parts, indent=2) + "\n")
     text = as_markdown(parts)
-    out.with_suffix(".md").write_text(text)
+    write_results(out, parts, text)
     return text
 
 

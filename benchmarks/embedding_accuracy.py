@@ -21,10 +21,11 @@ from typing import Any
 
 import torch
 from benchmark_machine import processor
+from benchmark_results import put_run, read_results, write_results
 
 from graphcl.data import load_graph
 from graphcl.pipelines import NodeEmbedder
-from graphcl.pipelines.runs import library_versions, write_by_rename, write_json
+from graphcl.pipelines.runs import library_versions
 
 RESULTS = Path(__file__).parent / "results" / "embedding_accuracy"
 # Shown in percent where a run has them.
@@ -73,7 +74,7 @@ def train_once(data: str, model: str, seed: int, settings: dict[str, Any]) -> di
 def merge(record: dict[str, Any], data: str, row: str, run: dict[str, Any]) -> None:
     """Put one run in the place of an earlier one of the same data set, row and seed."""
     runs = record["graphs"].setdefault(data, {}).setdefault(row, [])
-    runs[:] = sorted([entry for entry in runs if entry["seed"] != run["seed"]] + [run], key=lambda entry: entry["seed"])
+    put_run(runs, run, "seed")
 
 
 def as_markdown(record: dict[str, Any]) -> str:
@@ -136,19 +137,6 @@ def _cell(values: list[float | None]) -> str:
     return f"{statistics.mean(found):.2f}{spread}"
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """Earlier results, or an empty record."""
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"graphs": {}}
-    return record
-
-
-def write(record: dict[str, Any], out: Path) -> None:
-    """Write both files."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(out.with_suffix(".json"), record)
-    write_by_rename(out.with_suffix(".md"), lambda path: path.write_text(as_markdown(record), encoding="utf-8"))
-
-
 def _setting(text: str) -> tuple[str, Any]:
     """``name=value`` with a JSON value, or plain text."""
     name, found, value = text.partition("=")
@@ -174,13 +162,13 @@ def main() -> None:
     options = parser.parse_args()
     about = {"cpu": processor(), "cores": os.cpu_count(), "versions": library_versions("scikit-learn", "scipy")}
     for path in options.merge:
-        other = read_record(path)
-        record = {"about": about, **read_record(options.out.with_suffix(".json"))}
+        other = read_results(path, graphs={})
+        record = {"about": about, **read_results(options.out, graphs={})}
         for data, rows in other["graphs"].items():
             for row, runs in rows.items():
                 for run in runs:
                     merge(record, data, row, run)
-        write(record, options.out)
+        write_results(options.out, record, as_markdown(record))
     if options.merge:
         return
     settings = dict(options.changes)
@@ -190,15 +178,15 @@ def main() -> None:
         for model in options.models:
             for seed in options.seeds:
                 row = f"{model}, {options.configuration}"
-                record = read_record(options.out.with_suffix(".json"))
+                record = read_results(options.out, graphs={})
                 done = [run["seed"] for run in record["graphs"].get(data, {}).get(row, [])]
                 if options.skip_done and seed in done:
                     continue
                 run = train_once(data, model, seed, settings)
                 # Read again: another process may have added rows while this one trained.
-                record = {**read_record(options.out.with_suffix(".json")), "about": about}
+                record = {**read_results(options.out, graphs={}), "about": about}
                 merge(record, data, row, run)
-                write(record, options.out)
+                write_results(options.out, record, as_markdown(record))
                 metrics = {name: round(value, 4) for name, value in run["metrics"].items() if value is not None}
                 print(data, row, "seed", seed, "epochs", run["epochs"], json.dumps(metrics), flush=True)
 

@@ -28,11 +28,12 @@ from typing import Any
 import numpy as np
 import torch
 from benchmark_machine import processor
+from benchmark_results import read_results, write_results
 from numpy.typing import NDArray
 
 from graphcl.graphs.metapath_construction import metapath_adjacency
 from graphcl.models.meow import MEOW, MEOWConfig
-from graphcl.pipelines.runs import library_versions, write_by_rename, write_json
+from graphcl.pipelines.runs import library_versions, write_json
 
 RESULTS = Path(__file__).parent / "results"
 METAPATHS = ("PAP", "PVP", "PTP")
@@ -249,15 +250,13 @@ def main() -> None:
 
 def add(found: dict[str, Any], folder: Path) -> None:
     """Put one size of one part into the results."""
-    path = folder / "embedding_scale.json"
-    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"sizes": {}}
+    out = folder / "embedding_scale"
+    results = read_results(out, sizes={})
     results["machine"] = {"processor": processor(), "threads": torch.get_num_threads()}
     results["versions"] = library_versions("scipy")
     results["settings"] = {**SETTINGS, "neighbours": NEIGHBOURS}
     results["sizes"].setdefault(found["part"], {})[str(found["papers"])] = found
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, results)
-    write_by_rename(path.with_suffix(".md"), lambda file: file.write_text(markdown(results), encoding="utf-8"))
+    write_results(out, results, markdown(results))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,6 @@ keep their rows.
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import json
 import multiprocessing
 import os
@@ -29,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark_machine import processor
+from benchmark_memory import growth_mib, memory_bytes, reset_peak
 
 RESULTS = Path(__file__).parent / "results" / "embedding_speed"
 # What the specification of the protocol gives for the authors' code on another machine of this class.
@@ -67,22 +66,6 @@ def timed(step: Callable[[], object], *, times: int, seconds: float = 0.0) -> Ro
         walls.append(time.perf_counter() - wall)
         cpus.append(time.process_time() - cpu)
     return {"seconds": min(walls), "cpu_seconds": min(cpus), "steps": len(walls)}
-
-
-def status(name: str) -> int:
-    """Bytes of a line of the process's status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
-
-
-def reset_peak() -> int:
-    """Forget the peak resident size so far; what is resident now."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    return status("VmRSS")
 
 
 def views_ours() -> Row:
@@ -171,7 +154,7 @@ def memory_case(form: str) -> Row:
     step = our_step() if form == "ours" else dense_step()
     for _ in range(10):
         step()
-    return {"peak_mib": status("VmHWM") / 2**20}
+    return {"peak_mib": memory_bytes("VmHWM") / 2**20}
 
 
 def adameow_case(form: str, size: int) -> Row:
@@ -207,7 +190,7 @@ def adameow_case(form: str, size: int) -> Row:
     run = step(size)
     before = reset_peak()
     value = run()
-    extra = (status("VmHWM") - before) / 2**20
+    extra = growth_mib(before)
     return {**timed(run, times=3 if form == "ours" else 1), "extra_mib": extra, "nodes": size, "loss": value}
 
 

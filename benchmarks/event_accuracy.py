@@ -16,17 +16,17 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from benchmark_machine import machine
+from benchmark_results import put_run, read_results, write_results
 
 from graphcl.data import enterprise_log
 from graphcl.metrics import detection_metrics
 from graphcl.pipelines import EventScorer
-from graphcl.pipelines.runs import peak_memory_bytes, write_by_rename, write_json
+from graphcl.pipelines.runs import peak_memory_bytes
 
 RESULTS = Path(__file__).parent / "results" / "event_accuracy"
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
@@ -107,18 +107,14 @@ def main() -> None:
     parser.add_argument("--configurations", nargs="*", default=list(CONFIGURATIONS), choices=CONFIGURATIONS)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    path = options.out.with_suffix(".json")
-    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"runs": {}}
+    record = read_results(options.out, runs={})
     record["about"] = machine("scikit-learn")
     for name in options.configurations:
         for seed in options.seeds:
             run = one_run(name, options.events, seed, options.epochs)
-            runs = record["runs"].setdefault(name, [])
-            runs[:] = sorted([r for r in runs if r["seed"] != seed] + [run], key=lambda r: r["seed"])
+            put_run(record["runs"].setdefault(name, []), run, "seed")
             print(name, seed, json.dumps(run), flush=True)
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, record)
-            write_by_rename(options.out.with_suffix(".md"), partial(Path.write_text, data=as_markdown(record)))
+            write_results(options.out, record, as_markdown(record))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import numpy as np
 import scipy.sparse
 import torch
 from benchmark_machine import processor
-from kernels_pairs import limit_memory
+from benchmark_memory import limit_memory
 from kernels_sparse import _peak_extra
 
 from graphcl.graphs import (

@@ -17,8 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
-import resource
 import statistics
 import subprocess
 import sys
@@ -29,6 +27,7 @@ from typing import Any
 
 import torch
 from benchmark_machine import processor
+from benchmark_memory import limit_memory, memory_bytes
 from torch import Tensor
 from torch.nn import functional
 
@@ -102,36 +101,14 @@ def _first_line(problem: Exception) -> str:
     return lines[0][:120] if lines else type(problem).__name__
 
 
-def limit_memory() -> None:
-    """A form that asks for more memory than is free gets an error to report, instead of ending the whole run."""
-    info = Path("/proc/meminfo")
-    if info.exists():
-        free = _kib(info.read_text(), "MemAvailable") + _kib(Path("/proc/self/status").read_text(), "VmSize")
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        soft = free * 1024 if hard == resource.RLIM_INFINITY else min(free * 1024, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
-def _kib(text: str, name: str) -> int:
-    found = re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE)
-    if found is None:
-        raise RuntimeError(f"no line {name} in the status files of this system")
-    return int(found[1])
-
-
-def _peak_bytes() -> int:
-    """Peak resident size; unlike ``ru_maxrss`` it does not start from the size of the process that forked this one."""
-    return _kib(Path("/proc/self/status").read_text(), "VmHWM") * 1024
-
-
 def _memory_child(case: str, form: str, sizes: list[int]) -> None:
     limit_memory()
     for other in ("dense", "graphcl"):
         make_step(case, other, [300] * len(sizes))()
     step = make_step(case, form, sizes)
-    before = _peak_bytes()
+    before = memory_bytes("VmHWM")
     step()
-    print(json.dumps(_peak_bytes() - before))
+    print(json.dumps(memory_bytes("VmHWM") - before))
 
 
 def extra_bytes(case: str, form: str, sizes: list[int]) -> int | str:

@@ -12,8 +12,6 @@ Every result is compared with ours; a peer that fails, runs out of memory or dif
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import importlib.util
 import json
 import math
@@ -26,7 +24,7 @@ from typing import Any
 
 import torch
 from benchmark_machine import processor
-from kernels_pairs import limit_memory
+from benchmark_memory import growth_mib, limit_memory, reset_peak
 from torch import Tensor
 from torch_geometric.edge_index import EdgeIndex
 from torch_geometric.nn import SimpleConv
@@ -214,20 +212,9 @@ def _take_turns(rows: dict[str, Row], key: str, runs: dict[str, Callable[[], Non
 
 def _peak_extra(run: Callable[[], None]) -> float | None:
     """MiB that one call needs beyond what was resident before it (Linux), result included; None elsewhere."""
-    clear, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-    if not clear.exists():
-        return None
-    gc.collect()
-    # Freed heap that the allocator kept would hide what the call asks for.
-    ctypes.CDLL(None).malloc_trim(0)
-    clear.write_text("5")
-    before = _kib(status.read_text(), "VmRSS")
+    before = reset_peak()
     run()
-    return (_kib(status.read_text(), "VmHWM") - before) / 1024
-
-
-def _kib(status: str, name: str) -> int:
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith(name)))
+    return growth_mib(before)
 
 
 def exponent(rows: Iterable[Row], key: str = "forward_ms") -> float:

@@ -39,6 +39,7 @@ from typing import Any
 
 import torch
 from benchmark_machine import processor
+from benchmark_memory import growth_mib, limit_memory, reset_peak
 from torch import Tensor
 
 from graphcl.losses import plan
@@ -188,45 +189,23 @@ def step_of(form: str, name: str, size: int, dim: int) -> Callable[[], float]:
 
 def run_case(form: str, name: str, size: int, dim: int, once: bool, return_freed: bool = False) -> Row:
     """Measure one case in this process; ``return_freed`` makes the C library give freed blocks back at once."""
-    limit_memory()
+    limit_memory(MOST_MEMORY)
     if return_freed:
         ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, 2**16)
     step_of(form, name, min(size, 128), dim)()
     step = step_of(form, name, size, dim)
     # With one thread its own time is what counts, whatever else runs on the machine.
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    before = reset_peak()
+    before = reset_peak(trim=False)
     start = clock()
     value = step()
     seconds = [clock() - start]
-    extra = None if before is None else (_status("VmHWM") - before) / 2**20
+    extra = growth_mib(before)
     while not once and sum(seconds) < MEASURED_SECONDS:
         start = clock()
         step()
         seconds.append(clock() - start)
     return {"seconds": statistics.median(seconds), "steps": len(seconds), "extra_mib": extra, "value": value}
-
-
-def reset_peak() -> int | None:
-    """Forget the peak resident size so far; what is resident now, or None where the system does not tell."""
-    if not Path("/proc/self/clear_refs").exists():
-        return None
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
-
-
-def limit_memory() -> None:
-    """What asks for more than is free gets an error to report, instead of ending other processes."""
-    info = Path("/proc/meminfo")
-    if info.exists():
-        free = next(int(line.split()[1]) for line in info.read_text().splitlines() if line.startswith("MemAvailable"))
-        limit = min(1024 * free, MOST_MEMORY) + _status("VmSize")
-        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def measure(

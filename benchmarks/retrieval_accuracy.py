@@ -24,17 +24,17 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from benchmark_machine import machine
+from benchmark_results import put_run, read_results, write_results
 
 from graphcl.data import LabelledQueries, RetrievalData, SparseRows, dataset_info, load_dataset
 from graphcl.data.registry import recipe_files
 from graphcl.pipelines import Retriever
-from graphcl.pipelines.runs import peak_memory_bytes, write_by_rename, write_json
+from graphcl.pipelines.runs import peak_memory_bytes
 
 RESULTS = Path(__file__).parent / "results" / "retrieval_accuracy"
 BASE = "softmax"
@@ -200,8 +200,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    path = options.out.with_suffix(".json")
-    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"runs": {}}
+    record = read_results(options.out, runs={})
     record["about"] = machine()
     wanted = [
         (seed, task, temperature, name)
@@ -217,12 +216,9 @@ def main() -> None:
         if any((run["seed"], run["temperature"]) == (seed, temperature) for run in runs):
             continue
         run = one_run(task, name, temperature, seed, options.epochs)
-        runs.append(run)
-        runs.sort(key=lambda entry: (entry["temperature"], entry["seed"]))
+        put_run(runs, run, "temperature", "seed")
         print(task, name, json.dumps(run), flush=True)
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, record)
-        write_by_rename(options.out.with_suffix(".md"), partial(Path.write_text, data=as_markdown(record)))
+        write_results(options.out, record, as_markdown(record))
 
 
 if __name__ == "__main__":

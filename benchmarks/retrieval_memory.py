@@ -17,16 +17,17 @@ import json
 import multiprocessing
 import os
 import time
-from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
 from benchmark_machine import processor
+from benchmark_memory import growth_mib, reset_peak
+from benchmark_results import put_run, read_results, write_results
 
 from graphcl.models import Bags, DualEncoder, DualEncoderConfig, FeatureSpace, RetrievalBatch
-from graphcl.pipelines.runs import library_versions, write_by_rename, write_json
+from graphcl.pipelines.runs import library_versions
 
 RESULTS = Path(__file__).parent / "results" / "retrieval_memory"
 OBJECTIVES = ("softmax", "decoupled", "soft_top_k")
@@ -34,7 +35,7 @@ WORDS, QUERY_WORDS, LABEL_WORDS, POSITIVES, DIM = 50_000, 20, 8, 5, 128
 MIB = 2**20
 
 
-def step(objective: str, source: str, batch: int, num_labels: int, words: int) -> tuple[float, float, float]:
+def step(objective: str, source: str, batch: int, num_labels: int, words: int) -> tuple[float | None, float, float]:
     """Peak MiB beyond what was held, seconds of the process, and the loss."""
     generator = torch.Generator().manual_seed(0)
 
@@ -51,19 +52,12 @@ def step(objective: str, source: str, batch: int, num_labels: int, words: int) -
     first = torch.randint(num_labels, (batch, 1), generator=generator)
     columns = (first + torch.arange(POSITIVES) * (num_labels // (2 * POSITIVES))) % num_labels
     data = RetrievalBatch(bags(batch, QUERY_WORDS), torch.arange(batch + 1) * POSITIVES, columns.ravel(), batch)
-    Path("/proc/self/clear_refs").write_text("5")
-    held, started = _status("VmRSS"), time.process_time()
+    held, started = reset_peak(trim=False), time.process_time()
     loss, _ = model.objective(data)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     seconds = time.process_time() - started
-    return (_status("VmHWM") - held) / 1024, seconds, float(loss.detach())
-
-
-def _status(name: str) -> int:
-    """KiB of an entry of the process's status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+    return growth_mib(held), seconds, float(loss.detach())
 
 
 def _measure(pipe: Connection, objective: str, source: str, batch: int, num_labels: int) -> None:
@@ -122,20 +116,15 @@ def main() -> None:
     parser.add_argument("--sources", nargs="*", default=["ids", "features"], choices=["ids", "features"])
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    path = options.out.with_suffix(".json")
-    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"rows": []}
+    record = read_results(options.out, rows=[])
     record["about"] = {"cpu": processor(), "cores": os.cpu_count(), "versions": library_versions()}
     for batch in options.batches:
         for source in options.sources:
             for objective in options.objectives:
                 row = measure(objective, source, batch, options.labels)
-                key = ("objective", "labels_from", "batch", "labels")
-                rows = [old for old in record["rows"] if any(old[name] != row[name] for name in key)] + [row]
-                record["rows"] = sorted(rows, key=lambda found: tuple(found[name] for name in reversed(key)))
+                put_run(record["rows"], row, "labels", "batch", "labels_from", "objective")
                 print(json.dumps(row), flush=True)
-                options.out.parent.mkdir(parents=True, exist_ok=True)
-                write_json(path, record)
-                write_by_rename(options.out.with_suffix(".md"), partial(Path.write_text, data=as_markdown(record)))
+                write_results(options.out, record, as_markdown(record))
 
 
 if __name__ == "__main__":

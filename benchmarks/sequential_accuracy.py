@@ -24,11 +24,11 @@ from typing import Any
 
 import yaml
 from benchmark_machine import machine
+from benchmark_results import read_results, write_results
 
 from graphcl.data import load_dataset
 from graphcl.metrics import paired_t_test
 from graphcl.pipelines import RunFolder, SequentialRecommender
-from graphcl.pipelines.runs import write_by_rename, write_json
 
 RESULTS = Path(__file__).parent / "results"
 SHOWN = ("HR@5", "HR@10", "HR@20", "NDCG@5", "NDCG@10", "NDCG@20")
@@ -88,11 +88,9 @@ def summary(runs: list[Record], part: str) -> dict[str, dict[str, float]]:
     }
 
 
-def read_records(path: Path) -> dict[str, Record]:
+def read_records(out: Path) -> dict[str, Record]:
     """Earlier results by ``data/model/configuration``; none where there is no file."""
-    if not path.is_file():
-        return {}
-    records: dict[str, Record] = json.loads(path.read_text(encoding="utf-8"))["records"]
+    records: dict[str, Record] = read_results(out, records={})["records"]
     return records
 
 
@@ -234,14 +232,6 @@ def folder_of(runs: Path, data: str, model: str, configuration: str, seed: int) 
     return runs / f"{data}-{model}{mark}-seed-{seed}"
 
 
-def write_results(target: Path, records: dict[str, Record]) -> None:
-    """Write both files, each by rename."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_json(target.with_suffix(".json"), {"records": records})
-    text = as_markdown(records)
-    write_by_rename(target.with_suffix(".md"), lambda path: path.write_text(text, encoding="utf-8"))
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the seeds one after the other and write the results after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -260,9 +250,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--tuning", action="store_true", help="validation metrics only; the test is not looked at")
     parser.add_argument("--table", action="store_true", help="write the table from the JSON and train nothing")
     options = parser.parse_args(arguments)
-    target = options.out.with_suffix(".json")
     if options.table:
-        write_results(options.out, read_records(target))
+        records = read_records(options.out)
+        write_results(options.out, {"records": records}, as_markdown(records))
         return
     settings = {name: yaml.safe_load(value) for name, _, value in (pair.partition("=") for pair in options.settings)}
     named = {name: value for name, value in sorted(settings.items()) if name not in FREE}
@@ -270,22 +260,22 @@ def main(arguments: list[str] | None = None) -> None:
     part = "tuning" if options.tuning else "runs"
     for seed in options.seeds:
         # Read again each time: another model may have been measured meanwhile.
-        record = record_of(read_records(target), options.data, options.model, configuration, settings)
+        record = record_of(read_records(options.out), options.data, options.model, configuration, settings)
         if any(run["seed"] == seed for run in record[part]) and not options.again:
             print(f"seed {seed} is measured already", flush=True)
             continue
         out = options.runs and folder_of(options.runs, options.data, options.model, configuration, seed)
         run = train_once(options.data, options.model, seed, settings, out, resume=options.resume, tuning=options.tuning)
-        records = read_records(target)
+        records = read_records(options.out)
         record = record_of(records, options.data, options.model, configuration, settings)
         kept = [other for other in record[part] if other["seed"] != seed]
         record[part] = sorted([*kept, run], key=lambda other: int(other["seed"]))
         if record["runs"]:
             record |= {name: summary(record["runs"], name) for name in ("test", "validation")}
-        write_results(options.out, records)
+        write_results(options.out, {"records": records}, as_markdown(records))
         shown = run["validation" if options.tuning else "test"]
         print(json.dumps({"seed": seed, part: {name: shown[name] for name in SHOWN}}), flush=True)
-    text = comparison(records := read_records(target), records[f"{options.data}/{options.model}/{configuration}"])
+    text = comparison(records := read_records(options.out), records[f"{options.data}/{options.model}/{configuration}"])
     if text:
         print(text, flush=True)
 

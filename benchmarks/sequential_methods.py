@@ -25,10 +25,11 @@ from typing import Any
 
 import torch
 import yaml
+from benchmark_results import read_results, write_results
 from torch import Tensor, nn
 
 RESULTS = Path(__file__).parent / "results" / "sequential_methods"
-ACCURACY = RESULTS.with_name("sequential_accuracy.json")
+ACCURACY = RESULTS.with_name("sequential_accuracy")
 # Contestants with these settings are there for their speed.
 FOR_SPEED = ("rows", "padded", "batch_size")
 WARM_UP = 3
@@ -168,19 +169,17 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure(options.one, options.data, options.steps)))
         return
-    file = RESULTS.with_suffix(".json")
-    rows: dict[str, dict[str, Any]] = json.loads(file.read_text())["rows"] if file.exists() else {}
-    records = json.loads(ACCURACY.read_text(encoding="utf-8"))["records"] if ACCURACY.exists() else {}
+    rows: dict[str, dict[str, Any]] = read_results(RESULTS, rows={})["rows"]
+    records = read_results(ACCURACY, records={})["records"]
     if options.table:
-        RESULTS.with_suffix(".md").write_text(as_markdown(rows, records))
+        write_results(RESULTS, {"rows": rows}, as_markdown(rows, records))
         return
     for contestant in options.contestants:
         command = [sys.executable, __file__, "--one", contestant, "--data", options.data, "--steps", str(options.steps)]
         finished = subprocess.run(command, capture_output=True, text=True, check=True)
         rows[contestant] = json.loads(finished.stdout.strip().splitlines()[-1])
         print(rows[contestant], flush=True)
-        file.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
-        RESULTS.with_suffix(".md").write_text(as_markdown(rows, records))
+        write_results(RESULTS, {"rows": rows}, as_markdown(rows, records))
 
 
 if __name__ == "__main__":

@@ -18,16 +18,15 @@ import argparse
 import json
 import statistics
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from benchmark_machine import machine
+from benchmark_results import put_run, read_results, write_results
 
 from graphcl.data import load_dataset, load_graph, split_by_ratio
 from graphcl.pipelines import CollaborativeRecommender, NodeEmbedder, Unlearner
-from graphcl.pipelines.runs import write_by_rename, write_json
 from graphcl.pipelines.unlearning import retrain
 from graphcl.pipelines.unlearning_data import plan_removal
 from graphcl.pipelines.unlearning_report import check_what_is_left
@@ -147,8 +146,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="repeat runs that are there")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    path = options.out.with_suffix(".json")
-    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"runs": {}}
+    record = read_results(options.out, runs={})
     record["about"] = machine("torch-geometric")
     for task in options.tasks:
         for seed in options.seeds:
@@ -156,11 +154,9 @@ def main() -> None:
             if any(run["seed"] == seed for run in runs) and not options.again:
                 continue
             run = one_run(task, seed)
-            runs[:] = sorted([other for other in runs if other["seed"] != seed] + [run], key=lambda each: each["seed"])
+            put_run(runs, run, "seed")
             print(task, seed, json.dumps(run), flush=True)
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, record)
-            write_by_rename(options.out.with_suffix(".md"), partial(Path.write_text, data=as_markdown(record)))
+            write_results(options.out, record, as_markdown(record))
 
 
 if __name__ == "__main__":

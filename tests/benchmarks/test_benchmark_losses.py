@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from graphcl.losses.catalogue import CATALOGUE
 
@@ -28,6 +30,15 @@ def load() -> ModuleType:
 BENCHMARK = load()
 
 
+@pytest.fixture
+def _one_thread() -> Iterator[None]:
+    """Children are forked, and threads that earlier tests started in this process do not live on in them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def row(form: str, size: int, seconds: float | None, name: str = "nt_xent") -> dict[str, object]:
     about: dict[str, object] = {"objective": name, "form": form, "size": size, "dim": 64}
     measured = {"seconds": seconds, "steps": 1, "extra_mib": 3.0, "value": 1.0}
@@ -40,6 +51,7 @@ def test_every_objective_has_its_own_form_and_the_engine_ones_a_dense_one() -> N
     assert BENCHMARK.forms_of("alignment") == ["graphcl"]
 
 
+@pytest.mark.usefixtures("_one_thread")
 def test_forms_agree_in_a_process_of_their_own() -> None:
     # Long enough for clocks that tick every few milliseconds.
     ours, dense = (BENCHMARK.measure(form, "nt_xent", 1500, 16, 120, once=True) for form in ("graphcl", "dense"))

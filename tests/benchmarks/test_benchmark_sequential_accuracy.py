@@ -129,5 +129,5 @@ def test_the_table_of_methods_shows_measured_accuracy() -> None:
 
 
 def test_the_committed_table_is_that_of_the_committed_numbers() -> None:
-    records = ACCURACY.read_records(FOLDER / "results" / "sequential_accuracy.json")
+    records = ACCURACY.read_records(FOLDER / "results" / "sequential_accuracy")
     assert (FOLDER / "results" / "sequential_accuracy.md").read_text(encoding="utf-8") == ACCURACY.as_markdown(records)
