@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from graphcl.functional import adameow
 from graphcl.models.base_embedding import Preset
 from graphcl.models.metapath_inputs import MetaPathBatch, MetaPathInputs
-from graphcl.models.metapath_network import MetaPathConfig, MetaPathNetwork, Positive, Size
+from graphcl.models.metapath_network import MetaPathConfig, MetaPathNetwork
 from graphcl.models.settings import ModelConfig
 from graphcl.nn.heterogeneous import TypeTransform
 from graphcl.nn.linear import uniform_by_inputs_
@@ -33,8 +34,8 @@ class AdaMEOWConfig(MetaPathConfig):
         0.9
     """
 
-    temperature: Positive = 0.9
-    weight_hidden: Size = 16
+    temperature: PositiveFloat = 0.9
+    weight_hidden: PositiveInt = 16
     normalize_weights: bool = False
 
 

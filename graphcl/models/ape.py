@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -65,14 +65,14 @@ class APEConfig(ModelConfig):
         'nce'
     """
 
-    dim: Annotated[int, Field(ge=1)] = 128
+    dim: PositiveInt = 128
     objective: Literal["nce", "compositional"] = "nce"
     noise_density: Literal["independent", "entity"] = "independent"
-    num_noise: Annotated[int, Field(ge=1)] = 1
-    power: Annotated[float, Field(ge=0.0)] = 1.0
+    num_noise: PositiveInt = 1
+    power: NonNegativeFloat = 1.0
     positive_weights: bool = True
     gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
-    initial_scale: Annotated[float, Field(gt=0.0)] = 0.1
+    initial_scale: PositiveFloat = 0.1
 
 
 class APE(nn.Module):

@@ -10,24 +10,20 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkabl
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphcl.functional import assignment_divergence, scgc
 from graphcl.graphs import influence_matrix, link_sparse_nodes, smooth_features
 from graphcl.kernels import SparseMatrix, normalize_rows, normalize_symmetric
-from graphcl.models.settings import ModelConfig
+from graphcl.models.settings import ModelConfig, Rate, Share
 from graphcl.nn.assignment import SinkhornPrototypes, StudentT
 from graphcl.nn.encoders import MLP, GraphEncoder, SmoothedEncoder
 
 __all__ = ["ClusteringBatch", "ClusteringConfig", "ClusteringModel", "ContrastiveClustering", "kmeans_centers"]
 
 Phase = Literal["warmup", "cluster"]
-Size = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-Weight = Annotated[float, Field(ge=0.0)]
 
 # Above so many nodes, comparing rows with all others would cost more than the training.
 _COMPLETED_NODES = 50_000
@@ -144,23 +140,23 @@ class ClusteringConfig(ModelConfig):
     """
 
     encoder: str = "sgc"
-    widths: Annotated[tuple[Size, ...], Field(min_length=1)] = (512, 64)
+    widths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (512, 64)
     features: Literal["auto", "idf", "l2", "l1", "none"] = "auto"
-    min_neighbors: Annotated[int, Field(ge=0)] = 5
-    steps: Annotated[int, Field(ge=0)] = 2
-    restart: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    min_neighbors: NonNegativeInt = 5
+    steps: NonNegativeInt = 2
+    restart: Share = 0.1
     dropout: Rate = 0.0
-    order: Size = 2
+    order: PositiveInt = 2
     accumulate: bool = True
-    max_entries: Size | None = 32
-    temperature: Positive = 1.0
-    contrast_weight: Weight = 1.0
-    kl_weight: Weight = 1.0
+    max_entries: PositiveInt | None = 32
+    temperature: PositiveFloat = 1.0
+    contrast_weight: NonNegativeFloat = 1.0
+    kl_weight: NonNegativeFloat = 1.0
     assignment: Literal["student_t", "sinkhorn"] = "student_t"
-    radius: Positive | None = 4.0
+    radius: PositiveFloat | None = 4.0
     warmup: Literal["contrast", "autoencoder", "none"] = "contrast"
-    warmup_temperature: Positive = 1.0
-    negatives: Size = 1024
+    warmup_temperature: PositiveFloat = 1.0
+    negatives: PositiveInt = 1024
 
     @field_validator("encoder")
     @classmethod

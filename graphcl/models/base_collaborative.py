@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -23,13 +23,8 @@ __all__ = [
     "PairBatch",
     "Rankings",
     "Regularizer",
-    "Size",
-    "Weight",
 ]
 
-Size = Annotated[int, Field(ge=1)]
-Weight = Annotated[float, Field(ge=0.0)]
-Temperature = Annotated[float, Field(gt=0.0)]
 Rankings = Literal["bpr", "sampled_softmax", "full_softmax"]
 Regularizer = Literal["ego_rows", "final_rows", "row_norms", "all_tables"]
 # The assembled adjacency is faster, the factored one holds half as much.
@@ -92,13 +87,13 @@ class CollaborativeConfig(ModelConfig):
         'bpr'
     """
 
-    hidden: Size = 64
+    hidden: PositiveInt = 64
     objective: Rankings = "bpr"
-    num_candidates: Size = 1024
-    score_temperature: Temperature = 1.0
-    bpr_floor: Weight = 0.0
+    num_candidates: PositiveInt = 1024
+    score_temperature: PositiveFloat = 1.0
+    bpr_floor: NonNegativeFloat = 0.0
     regularizer: Regularizer = "ego_rows"
-    regularization: Weight = 1e-4
+    regularization: NonNegativeFloat = 1e-4
 
 
 class GraphModelConfig(CollaborativeConfig):
@@ -114,7 +109,7 @@ class GraphModelConfig(CollaborativeConfig):
         True
     """
 
-    layers: Size = 3
+    layers: PositiveInt = 3
     reduce: Literal["mean", "sum"] = "mean"
     include_ego: bool = True
 

@@ -14,8 +14,8 @@ from graphcl.errors import InputError
 from graphcl.kernels import linear_cross_entropy
 from graphcl.models.base import ContrastRows, Objective, PaddedSequences, SequenceBatch
 from graphcl.models.registry import get_model
-from graphcl.models.sasrec import Rate, SASRecConfig
-from graphcl.models.settings import ModelConfig
+from graphcl.models.sasrec import SASRecConfig
+from graphcl.models.settings import ModelConfig, Rate
 from graphcl.nn import PackedSequences, pack_padded
 
 __all__ = ["ContrastNeeds", "ContrastiveConfig", "ContrastiveModel"]

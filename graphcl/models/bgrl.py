@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from graphcl.kernels import normalize_rows
@@ -17,12 +17,10 @@ from graphcl.models.homogeneous import (
     GraphContrastConfig,
     GraphInputs,
     HomogeneousModel,
-    Rate,
-    Size,
     make_encoder,
     view_of,
 )
-from graphcl.models.settings import ModelConfig
+from graphcl.models.settings import ModelConfig, Rate, Share
 from graphcl.nn.encoders import Activation, initialize_linear
 from graphcl.nn.linear import Linear
 
@@ -43,11 +41,11 @@ class BGRLConfig(GraphContrastConfig):
         0.99
     """
 
-    hidden: Size = 256
-    widths: tuple[Size, ...] | None = (512, 256)
+    hidden: PositiveInt = 256
+    widths: tuple[PositiveInt, ...] | None = (512, 256)
     activation: Activation = "prelu"
-    predictor: Size = 512
-    momentum: Annotated[float, Field(ge=0.0, le=1.0)] = 0.99
+    predictor: PositiveInt = 512
+    momentum: Share = 0.99
     edge_drop: tuple[Rate, Rate] = (0.3, 0.2)
     feature_mask: tuple[Rate, Rate] = (0.3, 0.4)
 

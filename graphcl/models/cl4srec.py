@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import Field
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from graphcl.functional import nt_xent
 from graphcl.models.base import ContrastRows, Objective, SequenceBatch
 from graphcl.models.base_contrastive import ContrastiveConfig, ContrastiveModel, ContrastNeeds, split_views
-from graphcl.models.settings import ModelConfig
+from graphcl.models.settings import ModelConfig, Rate
 from graphcl.nn import PackedSequences
 from graphcl.views import crop_items, mask_items, reorder_items, two_views
-
-Weight = Annotated[float, Field(ge=0.0)]
-Ratio = Annotated[float, Field(ge=0.0, lt=1.0)]
-Temperature = Annotated[float, Field(gt=0.0)]
 
 
 class CL4SRecConfig(ContrastiveConfig):
@@ -36,11 +32,11 @@ class CL4SRecConfig(ContrastiveConfig):
         True
     """
 
-    contrast_weight: Weight = 0.1
-    temperature: Temperature = 1.0
-    crop_ratio: Ratio = 0.4
-    mask_ratio: Ratio = 0.3
-    reorder_ratio: Ratio = 0.6
+    contrast_weight: NonNegativeFloat = 0.1
+    temperature: PositiveFloat = 1.0
+    crop_ratio: Rate = 0.4
+    mask_ratio: Rate = 0.3
+    reorder_ratio: Rate = 0.6
     mask_row: bool = True
 
 

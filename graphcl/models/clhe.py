@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from graphcl.functional import info_nce
 from graphcl.kernels import edge_dot, normalize_rows, pair_logsumexp
-from graphcl.models.settings import ModelConfig
+from graphcl.models.settings import ModelConfig, Rate
 from graphcl.nn.bundle import BundleEncoder, TokenFusion
 
 __all__ = ["CLHE", "BundleBatch", "BundleInputs", "CLHEConfig", "ItemTower", "bundle_loss", "fill_with_first_item"]
 
-Size = Annotated[int, Field(ge=1)]
-Weight = Annotated[float, Field(ge=0.0)]
-Temperature = Annotated[float, Field(gt=0.0)]
 _INNER = 256
 
 
@@ -52,18 +49,18 @@ class CLHEConfig(ModelConfig):
         0.02
     """
 
-    hidden: Size = 64
+    hidden: PositiveInt = 64
     item_augment: Literal["none", "dropout", "noise", "modality"] = "modality"
-    item_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
-    item_noise: Weight = 0.02
-    item_weight: Weight = 0.1
-    item_temperature: Temperature = 0.5
+    item_dropout: Rate = 0.2
+    item_noise: NonNegativeFloat = 0.02
+    item_weight: NonNegativeFloat = 0.1
+    item_temperature: PositiveFloat = 0.5
     bundle_augment: Literal["dropout", "replacement"] = "dropout"
-    bundle_ratio: Annotated[float, Field(gt=0.0)] = 0.5
-    bundle_weight: Weight = 0.5
-    bundle_temperature: Temperature = 0.2
+    bundle_ratio: PositiveFloat = 0.5
+    bundle_weight: NonNegativeFloat = 0.5
+    bundle_temperature: PositiveFloat = 0.2
     construct_from: Literal["bundle", "view"] = "bundle"
-    max_items: Size = 200
+    max_items: PositiveInt = 200
     frozen_bundle_attention: bool = False
     reference_padding_bug: bool = False
 

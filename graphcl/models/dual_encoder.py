@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
 from graphcl.functional.extreme_multilabel import decoupled_softmax, multi_label_softmax, soft_top_k
 from graphcl.kernels import pair_topk
-from graphcl.models.settings import ModelConfig
+from graphcl.models.settings import ModelConfig, Rate
 
 __all__ = ["Bags", "DualEncoder", "DualEncoderConfig", "FeatureSpace", "RetrievalBatch"]
 
@@ -118,20 +118,20 @@ class DualEncoderConfig(ModelConfig):
         'decoupled'
     """
 
-    dim: Annotated[int, Field(ge=1)] = 128
-    hidden: Annotated[int, Field(ge=0)] = 0
+    dim: PositiveInt = 128
+    hidden: NonNegativeInt = 0
     labels: Literal["auto", "features", "ids", "both"] = "auto"
     towers: Literal["auto", "shared", "two"] = "auto"
     objective: Literal["decoupled", "softmax", "soft_top_k"] = "decoupled"
     sample_positive: bool = True
-    k: Annotated[int, Field(ge=0)] = 5
-    alpha: Annotated[float, Field(gt=0.0)] = 2.0
+    k: NonNegativeInt = 5
+    alpha: PositiveFloat = 2.0
     similarity: Literal["cosine", "dot"] = "cosine"
-    temperature: Annotated[float, Field(gt=0.0)] | None = None
-    feature_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    temperature: PositiveFloat | None = None
+    feature_dropout: Rate = 0.0
     negatives: Literal["all", "hard"] = "all"
-    num_negatives: Annotated[int, Field(ge=1)] = 20
-    initial_scale: Annotated[float, Field(gt=0.0)] = 0.1
+    num_negatives: PositiveInt = 20
+    initial_scale: PositiveFloat = 0.1
 
 
 class DualEncoder(nn.Module):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from graphcl.functional import nt_xent
 from graphcl.models.base import Objective, PaddedSequences, SequenceBatch
 from graphcl.models.base_contrastive import ContrastiveConfig, ContrastiveModel, ContrastNeeds, split_views
-from graphcl.models.cl4srec import Temperature, Weight
 from graphcl.models.settings import ModelConfig
 
 
@@ -29,8 +29,8 @@ class DuoRecConfig(ContrastiveConfig):
     """
 
     mode: Literal["un", "su", "us", "us_x"] = "us_x"
-    contrast_weight: Weight = 0.1
-    temperature: Temperature = 1.0
+    contrast_weight: NonNegativeFloat = 0.1
+    temperature: PositiveFloat = 1.0
 
 
 class DuoRec(ContrastiveModel):

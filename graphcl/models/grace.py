@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,13 +17,10 @@ from graphcl.models.homogeneous import (
     GraphContrastConfig,
     GraphInputs,
     HomogeneousModel,
-    Positive,
-    Rate,
-    Size,
     make_encoder,
     view_of,
 )
-from graphcl.models.settings import ModelConfig
+from graphcl.models.settings import ModelConfig, Rate
 from graphcl.nn.encoders import initialize_linear
 from graphcl.nn.linear import Linear
 
@@ -47,9 +45,9 @@ class GRACEConfig(GraphContrastConfig):
         (0.3, 0.3)
     """
 
-    hidden: Size = 32
-    projection: Size = 32
-    temperature: Positive = 0.2
+    hidden: PositiveInt = 32
+    projection: PositiveInt = 32
+    temperature: PositiveFloat = 0.2
     edge_drop: tuple[Rate, Rate] = (0.3, 0.3)
     feature_mask: tuple[Rate, Rate] = (0.3, 0.3)
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from graphcl.kernels import linear_cross_entropy
 from graphcl.models.base import Objective, SequenceBatch
-from graphcl.models.settings import ModelConfig
+from graphcl.models.settings import ModelConfig, Rate
 from graphcl.nn import PackedSequences
 from graphcl.nn.dropout import dropout
 from graphcl.nn.linear import Linear
 from graphcl.nn.tied_embedding import tied_embedding
-
-Size = Annotated[int, Field(ge=1)]
 
 
 class GRU4RecConfig(ModelConfig):
@@ -36,11 +34,11 @@ class GRU4RecConfig(ModelConfig):
         128
     """
 
-    hidden: Size = 64
-    inner: Size = 128
-    layers: Size = 1
-    max_length: Size = 50
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.3
+    hidden: PositiveInt = 64
+    inner: PositiveInt = 128
+    layers: PositiveInt = 1
+    max_length: PositiveInt = 50
+    dropout: Rate = 0.3
     padding_class: bool = False
     mask_row: bool = False
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from graphcl.errors import InputError
@@ -21,8 +22,7 @@ from graphcl.graphs.sampling import draw_neighbours, scaled_rows, take_rows
 from graphcl.kernels import SparseMatrix, normalize_symmetric
 from graphcl.models.base_embedding import Preset
 from graphcl.models.metapath_inputs import rows_of, type_features
-from graphcl.models.metapath_network import Part, Positive, Rate, Size
-from graphcl.models.settings import ModelConfig
+from graphcl.models.settings import ModelConfig, Rate, Share
 from graphcl.nn.heterogeneous import NodeAttention, SchemaEncoder, SemanticAttention, TypeFeatures, TypeTransform
 from graphcl.nn.linear import Linear, uniform_by_inputs_
 
@@ -58,19 +58,19 @@ class HeCoConfig(ModelConfig):
 
     metapaths: tuple[str | tuple[tuple[str, str, str], ...], ...] | None = None
     target: str | None = None
-    k: Size | None = None
-    max_edges: Size | None = None
-    num_positives: Size = 20
+    k: PositiveInt | None = None
+    max_edges: PositiveInt | None = None
+    num_positives: PositiveInt = 20
     ties: Ties = "random"
-    neighbours: Size | dict[str, Size] | None = None
-    hidden: Size = 64
-    temperature: Positive = 0.8
-    balance: Part = 0.5
+    neighbours: PositiveInt | dict[str, PositiveInt] | None = None
+    hidden: PositiveInt = 64
+    temperature: PositiveFloat = 0.8
+    balance: Share = 0.5
     dropout: Rate = 0.3
     attention_dropout: Rate = 0.5
     normalize_features: Literal["auto", "l1", "none"] = "auto"
-    batch_size: Size | None = None
-    fanout: tuple[Size | None, Size | None] = (10, 10)
+    batch_size: PositiveInt | None = None
+    fanout: tuple[PositiveInt | None, PositiveInt | None] = (10, 10)
 
 
 @dataclass(frozen=True, eq=False)

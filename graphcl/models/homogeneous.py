@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
-from pydantic import Field
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from graphcl.errors import InputError
@@ -30,9 +30,6 @@ __all__ = [
     "view_of",
 ]
 
-Size = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
 Model = TypeVar("Model", bound="HomogeneousModel")
 # Features with fewer non-zero entries than this part are kept sparse: measured on one thread, the product of
 # 2708 x 1433 with 1433 x 512 and its gradient take 20 ms at a density of 0.013 and 51 ms at 0.1, dense 54 to 65 ms.
@@ -57,14 +54,14 @@ class GraphContrastConfig(ModelConfig):
         (16, 16)
     """
 
-    hidden: Size = 512
-    widths: tuple[Size, ...] | None = None
-    layers: Size = 2
+    hidden: PositiveInt = 512
+    widths: tuple[PositiveInt, ...] | None = None
+    layers: PositiveInt = 2
     conv: str = "gcn"
     activation: Activation = "relu"
     normalize_features: Literal["auto", "l1", "none"] = "auto"
-    batch_size: Size | None = None
-    fanout: tuple[Size | None, ...] = (10, 10)
+    batch_size: PositiveInt | None = None
+    fanout: tuple[PositiveInt | None, ...] = (10, 10)
 
     @property
     def sizes(self) -> tuple[int, ...]:

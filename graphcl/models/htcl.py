@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from graphcl.functional import info_nce
 from graphcl.kernels import ExcludePairs, normalize_rows, pair_logsumexp
 from graphcl.losses.temperature import Temperature
-from graphcl.models.settings import ModelConfig
+from graphcl.models.settings import ModelConfig, Rate
 
 __all__ = ["HTCL", "AlignmentBatch", "AlignmentInputs", "HTCLConfig", "preference_contrast"]
-
-Size = Annotated[int, Field(ge=1)]
-Weight = Annotated[float, Field(ge=0.0)]
 
 
 class HTCLConfig(ModelConfig):
@@ -39,12 +36,12 @@ class HTCLConfig(ModelConfig):
         0.07
     """
 
-    hidden: Size = 64
-    inner: Annotated[int, Field(ge=0)] = 256
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
-    temperature: Annotated[float, Field(gt=0.0)] = 0.07
-    minimum_temperature: Annotated[float, Field(gt=0.0)] = 0.01
-    semantic_weight: Weight = 0.5
+    hidden: PositiveInt = 64
+    inner: NonNegativeInt = 256
+    dropout: Rate = 0.1
+    temperature: PositiveFloat = 0.07
+    minimum_temperature: PositiveFloat = 0.01
+    semantic_weight: NonNegativeFloat = 0.5
     freeze: Literal["none", "text", "text_and_first_layer"] = "none"
 
 

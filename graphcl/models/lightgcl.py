@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from graphcl.functional import bpr
@@ -16,11 +16,9 @@ from graphcl.models.base_collaborative import (
     CollaborativeModel,
     PairBatch,
     Regularizer,
-    Size,
-    Temperature,
-    Weight,
     score_gaps,
 )
+from graphcl.models.settings import Rate
 from graphcl.views.graphs import svd_view
 
 __all__ = ["LightGCL", "LightGCLConfig", "LightGCLLayers"]
@@ -48,14 +46,14 @@ class LightGCLConfig(CollaborativeConfig):
         5
     """
 
-    layers: Size = 2
-    rank: Size = 5
-    contrast_weight: Weight = 0.01
-    temperature: Temperature = 0.8
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    layers: PositiveInt = 2
+    rank: PositiveInt = 5
+    contrast_weight: NonNegativeFloat = 0.01
+    temperature: PositiveFloat = 0.8
+    dropout: Rate = 0.0
     form: Literal["released", "original"] = "released"
     regularizer: Regularizer = "all_tables"
-    regularization: Weight = 1e-5
+    regularization: NonNegativeFloat = 1e-5
 
 
 class LightGCLLayers(NamedTuple):

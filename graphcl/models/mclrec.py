@@ -7,13 +7,14 @@ from functools import partial
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
 from graphcl.functional import contrastive_regularizer, nt_xent
 from graphcl.models.base import Objective, SequenceBatch
 from graphcl.models.base_contrastive import ContrastiveConfig, ContrastNeeds, split_views
-from graphcl.models.cl4srec import AugmentedContrast, Ratio, Temperature, Weight
-from graphcl.models.settings import ModelConfig
+from graphcl.models.cl4srec import AugmentedContrast
+from graphcl.models.settings import ModelConfig, Rate
 from graphcl.nn import PackedSequences
 from graphcl.nn.augmenter import EmbeddingAugmenter
 
@@ -39,16 +40,16 @@ class MCLRecConfig(ContrastiveConfig):
         0.05
     """
 
-    contrast_weight: Weight = 0.0
-    meta_weight: Weight = 0.05
-    regularizer_weight: Weight = 0.1
+    contrast_weight: NonNegativeFloat = 0.0
+    meta_weight: NonNegativeFloat = 0.05
+    regularizer_weight: NonNegativeFloat = 0.1
     regularizer: Literal["code", "paper"] = "code"
     schedule: Literal["three_step", "two_stage", "joint"] = "three_step"
     shared_augmenter: bool = False
-    temperature: Temperature = 1.0
-    crop_ratio: Ratio = 0.5
-    mask_ratio: Ratio = 0.5
-    reorder_ratio: Ratio = 0.8
+    temperature: PositiveFloat = 1.0
+    crop_ratio: Rate = 0.5
+    mask_ratio: Rate = 0.5
+    reorder_ratio: Rate = 0.8
 
 
 class MCLRec(AugmentedContrast):

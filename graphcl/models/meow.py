@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from graphcl.errors import InputError
 from graphcl.functional import cluster_density, kmeans, meow_info_nce, meow_prototype_nce
 from graphcl.models.base_embedding import Preset
 from graphcl.models.metapath_inputs import MetaPathBatch, MetaPathInputs
-from graphcl.models.metapath_network import MetaPathConfig, MetaPathNetwork, Positive, Size
+from graphcl.models.metapath_network import MetaPathConfig, MetaPathNetwork
 from graphcl.models.settings import ModelConfig
 
 __all__ = ["MEOW", "MEOWConfig"]
@@ -41,15 +41,15 @@ class MEOWConfig(MetaPathConfig):
         0.9
     """
 
-    temperature: Positive = 0.9
-    clusters: tuple[Size, ...] | None = None
-    prototype_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    temperature: PositiveFloat = 0.9
+    clusters: tuple[PositiveInt, ...] | None = None
+    prototype_weight: NonNegativeFloat = 1.0
     density: Literal["similarity", "l2"] = "similarity"
-    kmeans_every: Size = 1
+    kmeans_every: PositiveInt = 1
     kmeans_start: Literal["drawn", "last"] = "drawn"
-    kmeans_iterations: Size = 20
-    kmeans_refinements: Size = 5
-    kmeans_restarts: Size = 1
+    kmeans_iterations: PositiveInt = 20
+    kmeans_refinements: PositiveInt = 5
+    kmeans_restarts: PositiveInt = 1
 
 
 class MEOW(MetaPathNetwork):

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
-from pydantic import Field
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from graphcl.graphs.metapath_products import Ties
 from graphcl.kernels import normalize_rows
 from graphcl.models.base_embedding import Preset
 from graphcl.models.metapath_inputs import MetaPathBatch, MetaPathInputs
-from graphcl.models.settings import ModelConfig
+from graphcl.models.settings import ModelConfig, Rate, Share
 from graphcl.nn.heterogeneous import ContextAggregation, SemanticAttention, SharedEncoder, TypeTransform
 from graphcl.nn.linear import Linear, uniform_by_inputs_
 
 __all__ = ["MetaPathConfig", "MetaPathNetwork"]
 
-Size = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
-Part = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
 # Entries of a view whose bound is not given.
 _VIEW_ENTRIES = 20_000_000
 Network = TypeVar("Network", bound="MetaPathNetwork")
@@ -59,21 +55,21 @@ class MetaPathConfig(ModelConfig):
 
     metapaths: tuple[str | tuple[tuple[str, str, str], ...], ...] | None = None
     target: str | None = None
-    k: Size | tuple[Size | None, ...] | None = None
-    max_edges: Size | None = None
-    context_k: Size | None = None
+    k: PositiveInt | tuple[PositiveInt | None, ...] | None = None
+    max_edges: PositiveInt | None = None
+    context_k: PositiveInt | None = None
     ties: Ties = "random"
-    hidden: Size = 64
-    projection: Size | None = None
+    hidden: PositiveInt = 64
+    projection: PositiveInt | None = None
     dropout: Rate = 0.2
     masked_dropout: bool = True
-    edge_mask: Part | tuple[Part, ...] = 0.3
-    feature_mask: Part = 0.3
+    edge_mask: Share | tuple[Share, ...] = 0.3
+    feature_mask: Share = 0.3
     normalize_features: Literal["auto", "l1", "none"] = "auto"
     identity: bool = True
     norm: Literal["graph", "row"] = "graph"
-    batch_size: Size | None = None
-    fanout: tuple[Size | None, Size | None] = (10, 10)
+    batch_size: PositiveInt | None = None
+    fanout: tuple[PositiveInt | None, PositiveInt | None] = (10, 10)
 
 
 class MetaPathNetwork(nn.Module):

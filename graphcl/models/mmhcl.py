@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from graphcl.functional import synergistic_contrastive
@@ -19,9 +19,6 @@ from graphcl.models.base_collaborative import (
     GraphModelConfig,
     PairBatch,
     Regularizer,
-    Size,
-    Temperature,
-    Weight,
 )
 from graphcl.nn import LightGCNConv
 
@@ -50,18 +47,18 @@ class MMHCLConfig(GraphModelConfig):
         'fused'
     """
 
-    layers: Size = 2
+    layers: PositiveInt = 2
     regularizer: Regularizer = "final_rows"
-    regularization: Weight = 1e-3
-    user_layers: Size = 3
-    item_layers: Size = 2
-    user_weight: Weight = 0.03
-    item_weight: Weight = 0.07
-    temperature: Temperature = 0.6
+    regularization: NonNegativeFloat = 1e-3
+    user_layers: PositiveInt = 3
+    item_layers: PositiveInt = 2
+    user_weight: NonNegativeFloat = 0.03
+    item_weight: NonNegativeFloat = 0.07
+    temperature: PositiveFloat = 0.6
     contrast: Literal["fused", "first_order"] = "fused"
-    anchors: Annotated[int, Field(ge=1)] | None = None
+    anchors: PositiveInt | None = None
     cold_items: Literal["hyperedges", "own"] = "hyperedges"
-    neighbours: Size = 5
+    neighbours: PositiveInt = 5
 
 
 class MMHCLEmbeddings(NamedTuple):

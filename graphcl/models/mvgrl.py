@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from graphcl.graphs.diffusion import ppr_topk
@@ -18,7 +18,6 @@ from graphcl.models.homogeneous import (
     GraphContrastConfig,
     GraphInputs,
     HomogeneousModel,
-    Size,
     make_encoder,
     rows_of_features,
 )
@@ -41,10 +40,10 @@ class MVGRLConfig(GraphContrastConfig):
         0.2
     """
 
-    layers: Size = 1
+    layers: PositiveInt = 1
     activation: Activation = "prelu"
     restart: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2
-    diffusion_k: Size = 128
+    diffusion_k: PositiveInt = 128
 
 
 class MVGRL(HomogeneousModel):

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from graphcl.kernels import linear_cross_entropy
 from graphcl.models.base import SequenceBatch
-from graphcl.models.settings import ModelConfig
+from graphcl.models.settings import ModelConfig, Rate
 from graphcl.nn import PackedSequences, SequenceTransformer
 from graphcl.nn.tied_embedding import tied_embedding
 from graphcl.nn.transformer import initialize_normal
-
-Size = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class SASRecConfig(ModelConfig):
@@ -41,15 +38,15 @@ class SASRecConfig(ModelConfig):
         256
     """
 
-    hidden: Size = 64
-    layers: Annotated[int, Field(ge=0)] = 2
-    heads: Size = 2
-    inner: Size = 256
-    max_length: Size = 50
+    hidden: PositiveInt = 64
+    layers: NonNegativeInt = 2
+    heads: PositiveInt = 2
+    inner: PositiveInt = 256
+    max_length: PositiveInt = 50
     dropout: Rate = 0.6
     attention_dropout: Rate | None = 0.2
-    layer_norm_eps: Annotated[float, Field(gt=0.0)] = 1e-12
-    init_std: Annotated[float, Field(gt=0.0)] = 0.02
+    layer_norm_eps: PositiveFloat = 1e-12
+    init_std: PositiveFloat = 0.02
     padding_class: bool = False
     mask_row: bool = False
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from graphcl.models.base_clustering import ClusteringBatch, ClusteringConfig, ContrastiveClustering, Weight
+from graphcl.models.base_clustering import ClusteringBatch, ClusteringConfig, ContrastiveClustering
 
 __all__ = ["SCGC", "SCGCConfig", "SCGCStar", "SCGCStarConfig"]
 
@@ -33,7 +34,7 @@ class SCGCConfig(ClusteringConfig):
     """
 
     accumulate: bool = False
-    reconstruction_weight: Weight = 1.0
+    reconstruction_weight: NonNegativeFloat = 1.0
 
 
 class SCGCStar(ContrastiveClustering):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from graphcl.functional import info_nce
 from graphcl.graphs import BipartiteGraph, PropagationOperator
 from graphcl.kernels import normalize_rows, pair_logsumexp
-from graphcl.models.base_collaborative import CollaborativeConfig, PairBatch, Temperature, Weight, normalized_adjacency
+from graphcl.models.base_collaborative import CollaborativeConfig, PairBatch, normalized_adjacency
 from graphcl.models.lightgcn import LightGCN, LightGCNConfig
+from graphcl.models.settings import Rate
 from graphcl.views.graphs import edge_drop, node_drop
 
 __all__ = ["SGL", "SGLConfig", "batch_contrast"]
@@ -38,9 +39,9 @@ class SGLConfig(LightGCNConfig):
     """
 
     augmentation: Literal["edge_drop", "node_drop", "random_walk"] = "edge_drop"
-    drop_rate: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
-    contrast_weight: Weight = 0.1
-    temperature: Temperature = 0.2
+    drop_rate: Rate = 0.1
+    contrast_weight: NonNegativeFloat = 0.1
+    temperature: PositiveFloat = 0.2
     negatives: Negatives = "joint"
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from graphcl.models.base_collaborative import CollaborativeConfig, PairBatch, Temperature, Weight
+from graphcl.models.base_collaborative import CollaborativeConfig, PairBatch
 from graphcl.models.lightgcn import LightGCN, LightGCNConfig
 from graphcl.models.sgl import Negatives, batch_contrast
 from graphcl.views.graphs import embedding_noise
@@ -31,9 +32,9 @@ class SimGCLConfig(LightGCNConfig):
     """
 
     include_ego: bool = False
-    noise: Weight = 0.1
-    contrast_weight: Weight = 0.5
-    temperature: Temperature = 0.2
+    noise: NonNegativeFloat = 0.1
+    contrast_weight: NonNegativeFloat = 0.5
+    temperature: PositiveFloat = 0.2
     negatives: Negatives = "separate"
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from graphcl.functional import info_nce, nt_xent
 from graphcl.models.base import Objective, RetrievedRows, SequenceBatch
 from graphcl.models.base_contrastive import ContrastiveConfig, ContrastiveModel, ContrastNeeds, split_views
-from graphcl.models.cl4srec import Temperature, Weight
-from graphcl.models.sasrec import Rate, Size
-from graphcl.models.settings import ModelConfig
+from graphcl.models.settings import ModelConfig, Rate, Share
 from graphcl.nn import PackedSequences
 from graphcl.nn.synthesizer import SampleSynthesizer
 from graphcl.views import substitute_items
@@ -50,11 +48,11 @@ class SRACLConfig(ContrastiveConfig):
         20
     """
 
-    max_length: Size = 20
-    user_weight: Weight = 0.1
-    item_weight: Weight = 0.1
-    neighbours: Size = 10
-    substitution_rate: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
+    max_length: PositiveInt = 20
+    user_weight: NonNegativeFloat = 0.1
+    item_weight: NonNegativeFloat = 0.1
+    neighbours: PositiveInt = 10
+    substitution_rate: Share = 0.2
     user_contrast: Literal["code", "paper"] = "code"
     fresh_view: bool = True
     learned_weights: bool = True
@@ -63,8 +61,8 @@ class SRACLConfig(ContrastiveConfig):
     same_user: bool = False
     cold_items: bool = True
     semantics: str | list[str] | dict[str, dict[str, Any] | None] = "joint"
-    semantic_dim: Size = 64
-    temperature: Temperature = 1.0
+    semantic_dim: PositiveInt = 64
+    temperature: PositiveFloat = 1.0
 
 
 class SRACL(ContrastiveModel):

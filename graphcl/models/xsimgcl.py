@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
-from graphcl.models.base_collaborative import CollaborativeConfig, PairBatch, Weight
+from graphcl.models.base_collaborative import CollaborativeConfig, PairBatch
 from graphcl.models.sgl import batch_contrast
 from graphcl.models.simgcl import SimGCL, SimGCLConfig
 
@@ -28,10 +28,10 @@ class XSimGCLConfig(SimGCLConfig):
         0.2
     """
 
-    noise: Weight = 0.2
-    contrast_weight: Weight = 0.2
-    temperature: Annotated[float, Field(gt=0.0)] = 0.15
-    contrast_layer: Annotated[int, Field(ge=1)] = 1
+    noise: NonNegativeFloat = 0.2
+    contrast_weight: NonNegativeFloat = 0.2
+    temperature: PositiveFloat = 0.15
+    contrast_layer: PositiveInt = 1
 
     @model_validator(mode="after")
     def _layer_exists(self) -> XSimGCLConfig:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from graphcl.data import Interactions, ItemFeatures, Split, read_item_features, table_features
@@ -22,6 +22,7 @@ from graphcl.pipelines.preference_pairs import AlignmentSource, mine_preferences
 from graphcl.pipelines.ranking import (
     Histories,
     IntArray,
+    RankingMetric,
     RankingPipeline,
     RankingSettings,
     RankingValidation,
@@ -64,22 +65,22 @@ class AlignmentSettings(RankingSettings):
         progress: show progress while training.
     """
 
-    epochs: Annotated[int, Field(ge=1)] = 60
-    semantic_epochs: Annotated[int, Field(ge=0)] = 20
+    epochs: PositiveInt = 60
+    semantic_epochs: NonNegativeInt = 20
     batch_size: Annotated[int, Field(ge=2, lt=2**63)] = 512
-    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-5
-    patience: Annotated[int, Field(ge=1)] = 30
-    validate_every: Annotated[int, Field(ge=1)] = 2
-    metric: Annotated[str, Field(pattern=r"^(HR|Recall|Precision|NDCG|MRR|MAP)@[1-9][0-9]*$")] = "NDCG@20"
+    learning_rate: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 1e-5
+    patience: PositiveInt = 30
+    validate_every: PositiveInt = 2
+    metric: RankingMetric = "NDCG@20"
     seen: Seen = "exclude"
     item_modalities: tuple[str, ...] = ()
     text_modalities: tuple[str, ...] = ()
-    neighbours: Annotated[int, Field(ge=1)] = 20
+    neighbours: PositiveInt = 20
     liked: float | None = None
     disliked: float | None = None
-    min_shared: Annotated[int, Field(ge=1)] = 1
-    pairs_per_item: Annotated[int, Field(ge=1)] = 5
+    min_shared: PositiveInt = 1
+    pairs_per_item: PositiveInt = 5
     item_features: dict[str, str] | None = None
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Pr
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from graphcl.errors import InputError
 from graphcl.models import ModelConfig, build_config, get_model, nearest_names
@@ -54,9 +54,9 @@ class PipelineSettings(ModelConfig):
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    epochs: Annotated[int, Field(ge=1)] = 200
-    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
-    devices: Annotated[int, Field(ge=1)] = 1
+    epochs: PositiveInt = 200
+    learning_rate: PositiveFloat = 1e-3
+    devices: PositiveInt = 1
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     progress: bool = True
 

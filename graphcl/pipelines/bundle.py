@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from graphcl.data import Bundles, PartialBundles
@@ -26,6 +26,7 @@ from graphcl.metrics import (
     recommend_topk,
     sample_for_map,
 )
+from graphcl.models.settings import Rate
 from graphcl.pipelines.base import DataKind, Embeddings, PipelineSettings, TrainedPipeline
 from graphcl.pipelines.bundle_baselines import bundle_baselines
 from graphcl.pipelines.bundle_batches import BundleSampler
@@ -38,7 +39,7 @@ from graphcl.pipelines.bundle_data import (
     read_saved_bundles,
     write_bundles,
 )
-from graphcl.pipelines.ranking import ITEM_MAP, OnUnsupported, report_unsupported, require_positive
+from graphcl.pipelines.ranking import ITEM_MAP, OnUnsupported, RankingMetric, report_unsupported, require_positive
 from graphcl.pipelines.runs import ANALYSIS, RunFolder, write_by_rename, write_json
 from graphcl.pipelines.saved_splits import IDS
 
@@ -81,19 +82,19 @@ class BundleSettings(PipelineSettings):
         progress: show progress while training.
     """
 
-    epochs: Annotated[int, Field(ge=1)] = 50
+    epochs: PositiveInt = 50
     batch_size: Annotated[int, Field(ge=1, lt=2**63)] = 256
-    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-5
-    weight_average: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    patience: Annotated[int, Field(ge=1)] = 20
-    validate_every: Annotated[int, Field(ge=1)] = 2
-    metric: Annotated[str, Field(pattern=r"^(HR|Recall|Precision|NDCG|MRR|MAP)@[1-9][0-9]*$")] = "Recall@20"
-    cutoffs: tuple[Annotated[int, Field(ge=1)], ...] = (5, 10, 20, 40, 80)
+    learning_rate: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 1e-5
+    weight_average: Rate = 0.0
+    patience: PositiveInt = 20
+    validate_every: PositiveInt = 2
+    metric: RankingMetric = "Recall@20"
+    cutoffs: tuple[PositiveInt, ...] = (5, 10, 20, 40, 80)
     feedback: Literal["lightgcn", "lightgcn_with_bundles", "none"] = "lightgcn"
-    feedback_width: Annotated[int, Field(ge=1)] = 64
-    feedback_epochs: Annotated[int, Field(ge=1)] = 40
-    max_feature_width: Annotated[int, Field(ge=1)] = 1024
+    feedback_width: PositiveInt = 64
+    feedback_epochs: PositiveInt = 40
+    max_feature_width: PositiveInt = 1024
     baselines: bool = True
 
 

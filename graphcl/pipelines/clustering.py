@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from graphcl.errors import InputError
@@ -19,6 +19,7 @@ from graphcl.kernels import SparseMatrix
 from graphcl.metrics import project_2d, sample_for_map
 from graphcl.metrics.clustering import clustering_metrics
 from graphcl.models.base_clustering import ClusteringBatch
+from graphcl.models.settings import Rate
 from graphcl.pipelines.base import Embeddings, PipelineSettings, TrainedPipeline
 from graphcl.pipelines.cluster_baselines import kmeans_labels
 from graphcl.pipelines.cluster_evaluation import (
@@ -76,17 +77,17 @@ class ClusteringSettings(PipelineSettings):
 
     num_clusters: Annotated[int, Field(ge=2)] | Literal["eigengap", "stability"] | None = None
     max_clusters: Annotated[int, Field(ge=2)] = 20
-    epochs: Annotated[int, Field(ge=1)] = 200
-    warmup_epochs: Annotated[int, Field(ge=0)] = 40
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    epochs: PositiveInt = 200
+    warmup_epochs: NonNegativeInt = 40
+    weight_decay: NonNegativeFloat = 0.0
     batch_size: Annotated[int, Field(ge=2)] | None = None
-    fanout: Annotated[int, Field(ge=1)] | None = 10
-    stop_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    patience: Annotated[int, Field(ge=1)] = 3
-    measure_every: Annotated[int, Field(ge=1)] = 10
+    fanout: PositiveInt | None = 10
+    stop_share: Rate = 0.0
+    patience: PositiveInt = 3
+    measure_every: PositiveInt = 10
     oracle: bool = False
     baselines: bool = True
-    neighbours: Annotated[int, Field(ge=1)] = 5
+    neighbours: PositiveInt = 5
     neighbour_search: Literal["exact", "faiss"] = "exact"
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from graphcl.data import IdMap, Interactions, ItemFeatures, Split, read_item_features, table_features
@@ -23,6 +23,7 @@ from graphcl.pipelines.checkpoints import load_tensors, save_tensors
 from graphcl.pipelines.ranking import (
     Histories,
     IntArray,
+    RankingMetric,
     RankingPipeline,
     RankingSettings,
     RankingValidation,
@@ -65,14 +66,14 @@ class CollaborativeSettings(RankingSettings):
         progress: show progress while training.
     """
 
-    epochs: Annotated[int, Field(ge=1)] = 1000
+    epochs: PositiveInt = 1000
     batch_size: Annotated[int, Field(ge=1, lt=2**63)] = 2048
-    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
+    learning_rate: PositiveFloat = 1e-3
     learning_rate_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     sampling: Sampling = "edge"
-    patience: Annotated[int, Field(ge=1)] = 30
-    validate_every: Annotated[int, Field(ge=1)] = 5
-    metric: Annotated[str, Field(pattern=r"^(HR|Recall|Precision|NDCG|MRR|MAP)@[1-9][0-9]*$")] = "Recall@20"
+    patience: PositiveInt = 30
+    validate_every: PositiveInt = 5
+    metric: RankingMetric = "Recall@20"
     seen: Seen = "exclude"
     mask: Literal["training", "all_known"] = "training"
     item_features: dict[str, str] | Literal["none"] | None = None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from graphcl.errors import InputError
@@ -67,18 +67,18 @@ class EmbeddingSettings(PipelineSettings):
     """
 
     preset: str | None = None
-    epochs: Annotated[int, Field(ge=1)] = 1000
-    min_epochs: Annotated[int, Field(ge=0)] = 0
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    epochs: PositiveInt = 1000
+    min_epochs: NonNegativeInt = 0
+    weight_decay: NonNegativeFloat = 0.0
     stop: Literal["loss", "validation", "never"] = "loss"
-    patience: Annotated[int, Field(ge=1)] = 20
+    patience: PositiveInt = 20
     keep: Literal["last", "best"] = "last"
-    validate_every: Annotated[int, Field(ge=1)] = 10
-    probe_learning_rate: Annotated[float, Field(gt=0.0)] = 0.01
-    probe_weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
-    probe_repeats: Annotated[int, Field(ge=1)] = 50
-    clusterings: Annotated[int, Field(ge=1)] = 10
-    random_splits: Annotated[int, Field(ge=0)] | None = None
+    validate_every: PositiveInt = 10
+    probe_learning_rate: PositiveFloat = 0.01
+    probe_weight_decay: NonNegativeFloat = 0.0
+    probe_repeats: PositiveInt = 50
+    clusterings: PositiveInt = 10
+    random_splits: NonNegativeInt | None = None
 
 
 class NodeEmbedder(TrainedPipeline[EmbeddingGraph]):

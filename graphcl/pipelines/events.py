@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from graphcl.data import Events, load_events, stream_events
 from graphcl.data.events import codes_of
@@ -53,15 +53,15 @@ class EventSettings(PipelineSettings):
         baselines: also score the test part by methods without embeddings.
     """
 
-    epochs: Annotated[int, Field(ge=1)] = 30
-    batch_size: Annotated[int, Field(ge=1)] = 8192
-    learning_rate: Annotated[float, Field(gt=0.0)] = 0.02
+    epochs: PositiveInt = 30
+    batch_size: PositiveInt = 8192
+    learning_rate: PositiveFloat = 0.02
     learning_rate_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     valid_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     test_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     injected_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01
-    patience: Annotated[int, Field(ge=1)] = 3
-    validate_every: Annotated[int, Field(ge=1)] = 1
+    patience: PositiveInt = 3
+    validate_every: PositiveInt = 1
     baselines: bool = True
 
 

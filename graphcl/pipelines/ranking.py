@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from graphcl.data import EvaluationSet, Interactions, Split, leave_one_out
@@ -41,6 +41,7 @@ IntArray = npt.NDArray[np.int64]
 History = Literal["valid", "test", "all"]
 OnUnsupported = Literal["raise", "warn", "ignore"]
 Seen = Literal["keep", "exclude"]
+RankingMetric = Annotated[str, Field(pattern=r"^(HR|Recall|Precision|NDCG|MRR|MAP)@[1-9][0-9]*$")]
 
 CUTOFFS = (5, 10, 20)
 ITEM_MAP = "item_map.parquet"
@@ -58,8 +59,8 @@ class RankingSettings(PipelineSettings):
         seen: ``keep`` ranks all items, ``exclude`` removes a user's history from the candidates.
     """
 
-    patience: Annotated[int, Field(ge=1)] = 10
-    metric: Annotated[str, Field(pattern=r"^(HR|Recall|Precision|NDCG|MRR|MAP)@[1-9][0-9]*$")] = "NDCG@20"
+    patience: PositiveInt = 10
+    metric: RankingMetric = "NDCG@20"
     seen: Seen = "keep"
 
 

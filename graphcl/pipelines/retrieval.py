@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from graphcl.data import LabelledQueries, RetrievalData, SparseRows, encode_texts, load_retrieval
 from graphcl.data.retrieval import Features, kind_of, num_rows
@@ -67,17 +67,17 @@ class RetrieverSettings(PipelineSettings):
         baselines: also measure methods that learn nothing.
     """
 
-    epochs: Annotated[int, Field(ge=1)] = 60
-    batch_size: Annotated[int, Field(ge=1)] = 256
-    learning_rate: Annotated[float, Field(gt=0.0)] = 5e-3
+    epochs: PositiveInt = 60
+    batch_size: PositiveInt = 256
+    learning_rate: PositiveFloat = 5e-3
     unit_features: bool = True
     valid_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     test_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.2
     watch: Literal["P@1", "P@5", "R@5", "R@20", "nDCG@5"] = "nDCG@5"
-    patience: Annotated[int, Field(ge=1)] = 5
-    validate_every: Annotated[int, Field(ge=1)] = 1
-    propensity_a: Annotated[float, Field(gt=0.0)] = 0.55
-    propensity_b: Annotated[float, Field(gt=0.0)] = 1.5
+    patience: PositiveInt = 5
+    validate_every: PositiveInt = 1
+    propensity_a: PositiveFloat = 0.55
+    propensity_b: PositiveFloat = 1.5
     baselines: bool = True
 
 

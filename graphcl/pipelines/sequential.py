@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from graphcl.data import Interactions, ItemFeatures, Split, read_item_features, semantic_vectors
 from graphcl.data.ranges import offsets_of
 from graphcl.errors import InputError
+from graphcl.models.settings import Rate
 from graphcl.pipelines.base import Embeddings
 from graphcl.pipelines.batches import TrainingWindows, WindowSource, history_batches, training_windows
 from graphcl.pipelines.checkpoints import load_tensors, save_tensors
@@ -65,10 +66,10 @@ class SequentialSettings(RankingSettings):
     """
 
     batch_size: Annotated[int, Field(ge=1, lt=2**63)] = 1024
-    learning_rate: Annotated[float, Field(gt=0.0)] = 2e-3
-    weight_average: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
+    learning_rate: PositiveFloat = 2e-3
+    weight_average: Rate = 0.999
     rows: Literal["causal", "prefix"] = "causal"
-    window_stride: Annotated[int, Field(ge=1)] | None = None
+    window_stride: PositiveInt | None = None
 
 
 class SequentialRecommender(RankingPipeline):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from graphcl.losses import LAFAlignment, LAFExtraction, RepresentationVAE
@@ -22,10 +22,6 @@ from graphcl.pipelines.unlearning_data import Removal, plan_removal
 from graphcl.pipelines.unlearning_report import UnlearningReport, check_what_is_left
 
 __all__ = ["Unlearned", "Unlearner", "UnlearningSettings"]
-
-Size = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
-Rate = Annotated[float, Field(gt=0.0)]
 
 
 class UnlearningSettings(ModelConfig):
@@ -51,19 +47,19 @@ class UnlearningSettings(ModelConfig):
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    steps: Count = 50
-    batch_size: Size = 256
-    extraction_rate: Rate = 0.003
-    alignment_rate: Rate = 0.003
-    temperature: Rate = 5.0
-    autoencoder_steps: Size = 300
-    autoencoder_learning_rate: Rate = 1e-3
-    autoencoder_hidden: Size = 128
-    autoencoder_latent: Size = 16
-    divergence_weight: Annotated[float, Field(ge=0.0)] = 0.025
-    repair_epochs: Count = 5
-    top: Size = 20
-    negatives: Size = 100
+    steps: NonNegativeInt = 50
+    batch_size: PositiveInt = 256
+    extraction_rate: PositiveFloat = 0.003
+    alignment_rate: PositiveFloat = 0.003
+    temperature: PositiveFloat = 5.0
+    autoencoder_steps: PositiveInt = 300
+    autoencoder_learning_rate: PositiveFloat = 1e-3
+    autoencoder_hidden: PositiveInt = 128
+    autoencoder_latent: PositiveInt = 16
+    divergence_weight: NonNegativeFloat = 0.025
+    repair_epochs: NonNegativeInt = 5
+    top: PositiveInt = 20
+    negatives: PositiveInt = 100
 
 
 class Unlearned(NamedTuple):
