@@ -116,8 +116,8 @@ class SequentialModel(Protocol):
     def forward(self, item_seq: Tensor, lengths: Tensor) -> Tensor:
         """[B, L] right-padded ids and [B] lengths to [B, d] user embeddings."""
 
-    def encode_packed(self, sequences: PackedSequences) -> Tensor:
-        """[R * C, d] encoder output at every slot of packed histories."""
+    def encode_last(self, sequences: PackedSequences) -> Tensor:
+        """[S, d] encoder output at the last item of every packed history."""
 
     def item_embeddings(self) -> Tensor:
         """[V, d] embeddings of ids 1..V that user embeddings are scored against by inner product."""

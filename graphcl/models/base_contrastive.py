@@ -86,8 +86,8 @@ class ContrastiveModel(nn.Module):
     """A sequential encoder that is trained with contrastive terms beside next-item cross-entropy.
 
     An encoder is a module with ``forward(item_seq [B, L], lengths [B]) -> [B, d]`` and ``item_embeddings() -> [V, d]``.
-    That is enough. One that also has ``encode_packed`` and ``next_item_loss`` as `graphcl.models.SASRec` does is
-    trained with one causal pass a user; any other is called once for every prefix.
+    That is enough. One that also has ``encode_packed``, ``encode_last`` and ``next_item_loss`` as
+    `graphcl.models.SASRec` does is trained with one causal pass a user; any other is called once for every prefix.
 
     A method derives from it, says in ``contrast`` what its batches must hold, and adds ``objective``.
 
@@ -152,8 +152,9 @@ class ContrastiveModel(nn.Module):
 
     def encode_last(self, sequences: PackedSequences) -> Tensor:
         """[S, d] encoder output at the last item of every packed history."""
-        if hasattr(self.encoder, "encode_packed"):
-            return self.encode_packed(sequences)[sequences.last]
+        if hasattr(self.encoder, "encode_last"):
+            encoded: Tensor = self.encoder.encode_last(sequences)
+            return encoded
         items, lengths = sequences.padded()
         last: Tensor = self(items, lengths)
         return last
@@ -182,8 +183,8 @@ class ContrastiveModel(nn.Module):
             of every other packed set.
         """
         if hasattr(self.encoder, "next_item_loss"):
-            loss, (first, *rest) = self.encoder.next_item_loss(batch, *others)
-            return loss, first, [part[packed.last] for part, packed in zip(rest, others, strict=True)]
+            loss, (causal, *last) = self.encoder.next_item_loss(batch, *others)
+            return loss, causal, last
         encoded = self._encode_slots(batch.sequences, batch.supervised)
         hidden = encoded[batch.supervised]
         loss = linear_cross_entropy(hidden, self.item_embeddings(), batch.targets - 1, reduction="sum") / batch.total

@@ -99,9 +99,7 @@ class GRU4Rec(nn.Module):
         Returns:
             [B, d] projected state after item ``lengths - 1``.
         """
-        states = self._states(self.item_embedding(item_seq))
-        last: Tensor = self.project(states[torch.arange(item_seq.shape[0], device=item_seq.device), lengths - 1])
-        return last
+        return self._encode_last(self.item_embedding(item_seq), lengths)
 
     def encode_packed(self, sequences: PackedSequences) -> Tensor:
         """Projected state at every slot of packed histories.
@@ -113,6 +111,10 @@ class GRU4Rec(nn.Module):
             [R * C, d]; zero rows in unused slots.
         """
         return self._encode_embedded(self.item_embedding(sequences.items), sequences)
+
+    def encode_last(self, sequences: PackedSequences) -> Tensor:
+        """[S, d] projected state at the last item of packed histories."""
+        return self._encode_last(*sequences.padded(self.item_embedding(sequences.items)))
 
     def item_embeddings(self) -> Tensor:
         """[V, d] embeddings of ids 1..V; the score of item i for a user is the inner product with row i - 1."""
@@ -137,13 +139,17 @@ class GRU4Rec(nn.Module):
         first = 0 if self.config.padding_class else 1
         embedded, classes = tied_embedding(self.item_embedding.weight, torch.cat(ids), first, self.num_items + 1)
         parts = torch.split(embedded, [part.shape[0] for part in ids])
-        encoded = [
-            self._encode_embedded(part.view(*sequences.items.shape, -1), sequences)
-            for part, sequences in zip(parts, packed, strict=True)
-        ]
-        hidden = encoded[0][batch.supervised]
+        own, *rest = (part.view(*sequences.items.shape, -1) for part, sequences in zip(parts, packed, strict=True))
+        causal = self._encode_embedded(own, batch.sequences)
+        last = [self._encode_last(*other.padded(part)) for part, other in zip(rest, others, strict=True)]
+        hidden = causal[batch.supervised]
         loss = linear_cross_entropy(hidden, classes, batch.targets - first, reduction="sum") / batch.total
-        return loss, encoded
+        return loss, [causal, *last]
+
+    def _encode_last(self, embedded: Tensor, lengths: Tensor) -> Tensor:
+        states = self._states(embedded)
+        last: Tensor = self.project(states[torch.arange(states.shape[0], device=states.device), lengths - 1])
+        return last
 
     def _encode_embedded(self, embedded: Tensor, sequences: PackedSequences) -> Tensor:
         padded, _ = sequences.padded(embedded)

@@ -122,8 +122,8 @@ class SASRec(nn.Module):
         Raises:
             ValueError: when L is above ``max_length``.
         """
-        encoded = self.encode_positions(item_seq)
-        return encoded[torch.arange(item_seq.shape[0], device=item_seq.device), lengths - 1]
+        rows = torch.arange(item_seq.shape[0], device=item_seq.device)
+        return self._encode_padded(item_seq, wanted=rows * item_seq.shape[1] + lengths - 1)
 
     def encode_positions(self, item_seq: Tensor) -> Tensor:
         """Encoder output at every position, causal: position t knows items 0..t only.
@@ -140,6 +140,9 @@ class SASRec(nn.Module):
         Raises:
             ValueError: when L is above ``max_length``.
         """
+        return self._encode_padded(item_seq)
+
+    def _encode_padded(self, item_seq: Tensor, wanted: Tensor | None = None) -> Tensor:
         length = item_seq.shape[1]
         if length > self.config.max_length:
             raise ValueError(f"item_seq is longer ({length}) than max_length ({self.config.max_length})")
@@ -147,7 +150,7 @@ class SASRec(nn.Module):
         visible = (positions[:, None] >= positions) & (item_seq != 0)[:, None, :]
         itself = torch.eye(length, dtype=torch.bool, device=item_seq.device)
         visible = visible | (itself & ~visible.any(-1, keepdim=True))
-        encoded: Tensor = self.encoder(self.item_embedding(item_seq), positions, visible[:, None])
+        encoded: Tensor = self.encoder(self.item_embedding(item_seq), positions, visible[:, None], wanted)
         return encoded
 
     def encode_packed(self, sequences: PackedSequences) -> Tensor:
@@ -159,11 +162,15 @@ class SASRec(nn.Module):
         Returns:
             [R * C, d]; rows of unused slots mean nothing.
         """
-        return self._encode_embedded(self.item_embedding(sequences.items), sequences)
+        return self._encode_embedded(self.item_embedding(sequences.items), sequences).flatten(0, 1)
 
-    def _encode_embedded(self, embedded: Tensor, sequences: PackedSequences) -> Tensor:
-        encoded: Tensor = self.encoder(embedded, sequences.positions, sequences.attention_mask())
-        return encoded.flatten(0, 1)
+    def encode_last(self, sequences: PackedSequences) -> Tensor:
+        """[S, d] encoder output at the last item of packed histories, the rows of :meth:`encode_packed` for less."""
+        return self._encode_embedded(self.item_embedding(sequences.items), sequences, sequences.last)
+
+    def _encode_embedded(self, embedded: Tensor, sequences: PackedSequences, wanted: Tensor | None = None) -> Tensor:
+        encoded: Tensor = self.encoder(embedded, sequences.positions, sequences.attention_mask(), wanted)
+        return encoded
 
     def item_embeddings(self) -> Tensor:
         """[V, d] embeddings of ids 1..V; the score of item i for a user is the inner product with row i - 1."""
@@ -189,8 +196,8 @@ class SASRec(nn.Module):
             *others: more sequences, such as views.
 
         Returns:
-            The loss of :meth:`objective`, and the encoder's output of every packed set, the batch's first, each
-            [R * C, d] over its slots.
+            The loss of :meth:`objective`, and the encoder's outputs: [R * C, d] over the slots of the batch, then
+            [S, d] at the last item of every sequence of each further set.
         """
         packed = (batch.sequences, *others)
         ids = [sequences.items.flatten() for sequences in packed]
@@ -198,13 +205,12 @@ class SASRec(nn.Module):
             self.item_embedding.weight, torch.cat(ids), self._first_class, self.num_items + 1
         )
         parts = torch.split(embedded, [part.shape[0] for part in ids])
-        encoded = [
-            self._encode_embedded(part.view(*sequences.items.shape, -1), sequences)
-            for part, sequences in zip(parts, packed, strict=True)
-        ]
-        hidden = encoded[0][batch.supervised]
+        first, *rest = (part.view(*sequences.items.shape, -1) for part, sequences in zip(parts, packed, strict=True))
+        causal = self._encode_embedded(first, batch.sequences).flatten(0, 1)
+        last = [self._encode_embedded(part, other, other.last) for part, other in zip(rest, others, strict=True)]
+        hidden = causal[batch.supervised]
         loss = linear_cross_entropy(hidden, classes, batch.targets - self._first_class, reduction="sum") / batch.total
-        return loss, encoded
+        return loss, [causal, *last]
 
     def cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Mean softmax cross-entropy over the whole catalogue, never as a matrix of tokens by items.

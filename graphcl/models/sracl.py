@@ -156,8 +156,11 @@ class SRACL(ContrastiveModel):
 
     def encode_packed(self, sequences: PackedSequences) -> Tensor:
         """[R * C, d] encoder output at every slot of packed histories."""
-        items = self._readable(sequences.items)
-        return super().encode_packed(sequences if items is sequences.items else sequences.with_items(items))
+        return super().encode_packed(sequences.with_items(self._readable(sequences.items)))
+
+    def encode_last(self, sequences: PackedSequences) -> Tensor:
+        """[S, d] encoder output at the last item of every packed history."""
+        return super().encode_last(sequences.with_items(self._readable(sequences.items)))
 
     def objective(self, batch: SequenceBatch) -> Objective:
         """Cross-entropy and both contrasts.

@@ -29,7 +29,8 @@ class TransformerLayer(nn.Module):
     Raises:
         ValueError: when ``heads`` does not divide ``hidden``.
 
-    Complexity: time O(R C d (d + inner) + R C^2 d), memory O(R C (d + inner) + R heads C^2) in training.
+    Complexity: time O(R C d (d + inner) + R C^2 d), memory O(R C (d + inner) + R heads C^2) in training; the terms of
+    ``inner`` are those of S slots where only these are wanted.
 
     Example:
         >>> layer = TransformerLayer(hidden=8, heads=2, inner=16)
@@ -60,21 +61,24 @@ class TransformerLayer(nn.Module):
         self.outer = Linear(inner, hidden)
         self.outer_norm = nn.LayerNorm(hidden, eps=layer_norm_eps)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, wanted: Tensor | None = None) -> Tensor:
         """Encode rows.
 
         Args:
             x: [R, C, d].
             mask: [R or 1, 1, C, C] bool, True where the query (third axis) may see the key. None means causal.
+            wanted: [S] flat slots (row * C + column) whose output is asked for; all when None.
 
         Returns:
-            [R, C, d].
+            [R, C, d], or [S, d] at the slots that are wanted.
         """
         rows, width, hidden = x.shape
         query, key, value = (
             self.query_key_value(x).view(rows, width, 3, self.heads, hidden // self.heads).permute(2, 0, 3, 1, 4)
         )
         context = self._attend(query, key, value, mask).transpose(1, 2).reshape(rows, width, hidden)
+        if wanted is not None:
+            x, context = (part.flatten(0, 1).index_select(0, wanted) for part in (x, context))
         x = self.attention_norm(add_dropout(x, self.attention_out(context), self.dropout, self.training))
         update = self.outer(F.gelu(self.inner(x)))
         normed: Tensor = self.outer_norm(add_dropout(x, update, self.dropout, self.training))
@@ -138,21 +142,25 @@ class SequenceTransformer(nn.Module):
             for _ in range(layers)
         )
 
-    def forward(self, x: Tensor, positions: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor, mask: Tensor | None = None, wanted: Tensor | None = None) -> Tensor:
         """Encode rows of item embeddings.
 
         Args:
             x: [R, C, d] item embeddings.
             positions: [R, C] or [C] index of each slot inside its sequence.
-            mask: as in :meth:`TransformerLayer.forward`.
+            mask, wanted: as in :meth:`TransformerLayer.forward`; ``wanted`` spares the last block all other slots.
 
         Returns:
-            [R, C, d].
+            [R, C, d], or [S, d] at the slots that are wanted.
         """
         x = self.input_norm(x + self.position_embedding(positions))
         x = dropout(x, self.dropout, self.training)
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             x = layer(x, mask)
+        if len(self.layers):
+            x = self.layers[-1](x, mask, wanted)
+        elif wanted is not None:
+            x = x.flatten(0, 1).index_select(0, wanted)
         return x
 
 

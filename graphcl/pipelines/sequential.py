@@ -55,7 +55,8 @@ class SequentialSettings(RankingSettings):
         learning_rate: of Adam.
         weight_average: decay a step of the moving average of the weights that is validated and kept; 0 switches it off
             and keeps the weights of the best epoch's last step, as the papers do.
-        patience: stop after so many epochs without a better validation metric.
+        patience: stop after so many epochs without a better validation metric. Epochs hold a quarter of the steps that
+            the papers' batches of 256 make, and validation may rest for more than ten of them before it rises again.
         metric: validation metric that chooses the best epoch.
         seen: ``keep`` ranks all items, ``exclude`` removes a user's history from the candidates.
         devices: processes (CPU) or GPUs that share each step.
@@ -68,6 +69,7 @@ class SequentialSettings(RankingSettings):
     batch_size: Annotated[int, Field(ge=1, lt=2**63)] = 1024
     learning_rate: PositiveFloat = 2e-3
     weight_average: Rate = 0.999
+    patience: PositiveInt = 20
     rows: Literal["causal", "prefix"] = "causal"
     window_stride: PositiveInt | None = None
 
@@ -203,7 +205,7 @@ class SequentialRecommender(RankingPipeline):
         )
         if windows.num_targets == 0:
             raise InputError("no user has two items in the training part", "give longer histories or another split")
-        plan = self._plan(settings.metric, "tokens", checkpoint_seconds=0.0)
+        plan = self._plan(settings.metric, "tokens", checkpoint_seconds=0.0, keep_freed_memory=True)
         return self._source(model, windows, sequences.offsets), self._validation(data), plan
 
     def _source(self, model: Any, windows: TrainingWindows, offsets: IntArray) -> WindowSource:
@@ -314,10 +316,8 @@ def history_vectors(model: Any, items: IntArray, offsets: IntArray) -> Tensor:
     queries = table.new_empty(offsets.size - 1, table.shape[1])
     was_training = model.training
     model.eval()
-    encode_last = getattr(model, "encode_last", None)
     for numbers, packed in history_batches(items + 1, offsets, max_length=model.config.max_length):
         batch = packed.to(table.device)
-        encoded = model.encode_packed(batch)[batch.last] if encode_last is None else encode_last(batch)
-        queries[torch.from_numpy(numbers).to(table.device)] = encoded
+        queries[torch.from_numpy(numbers).to(table.device)] = model.encode_last(batch)
     model.train(was_training)
     return queries

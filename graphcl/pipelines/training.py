@@ -9,7 +9,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -29,6 +29,7 @@ from graphcl.pipelines.checkpoints import (
     load_state,
     save_checkpoint,
 )
+from graphcl.pipelines.freed_memory import give_back_freed_memory, keep_freed_memory
 from graphcl.pipelines.progress import TrainingProgress
 from graphcl.pipelines.runs import HISTORY, write_history
 
@@ -88,6 +89,7 @@ class TrainingPlan:
         unit: plural of what the source's targets are, for the speed in the history.
         devices: processes that share each step.
         accelerator: ``cpu``, ``gpu`` or ``auto``.
+        keep_freed_memory: what a step frees stays for the next one, see `graphcl.pipelines.freed_memory`.
         progress: whether to show any.
 
     Raises:
@@ -115,6 +117,7 @@ class TrainingPlan:
     unit: str = "targets"
     devices: int = 1
     accelerator: str = "auto"
+    keep_freed_memory: bool = False
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -190,7 +193,9 @@ def train(
         stepped = hasattr(model, "training_steps")  # such a step leaves the gradients of other groups out
         several = "ddp_spawn_find_unused_parameters_true" if stepped else "ddp_spawn"
         strategy = several if plan.devices > 1 else "auto"
-        with torch.random.fork_rng(), _quiet_lightning(), _errors_of_processes():
+        with torch.random.fork_rng(), _quiet_lightning(), _errors_of_processes(), ExitStack() as at_end:
+            if plan.keep_freed_memory:
+                at_end.callback(give_back_freed_memory)
             trainer = pl.Trainer(
                 max_epochs=1,  # Lightning runs the steps of all epochs in one; `_Epochs` knows where they begin and end
                 accelerator=accelerator,
@@ -307,6 +312,8 @@ class _Epochs(pl.Callback):
         self.saved_at = -math.inf
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.plan.keep_freed_memory:
+            keep_freed_memory()
         self.trainer = trainer
         self.model = _model_of(pl_module)
         self.average = self.model

@@ -179,6 +179,7 @@ def test_gru_is_causal_and_padding_invariant() -> None:
     packed = pack_padded(items, lengths)
     every = model.encode_packed(packed)
     torch.testing.assert_close(every[packed.last], model(items, lengths))
+    torch.testing.assert_close(model.encode_last(packed), model(items, lengths))
     torch.testing.assert_close(model(items[1:, :2], lengths[1:]), model(items, lengths)[1:])
     changed = items.clone()
     changed[0, 3] = 9

@@ -99,6 +99,7 @@ def test_packed_histories_equal_padded_ones() -> None:
     packed = pack_sequences(flat, np.concatenate([[0], np.cumsum(lengths.numpy())]))
     assert packed.items.shape[0] < sequences.shape[0]
     torch.testing.assert_close(model.encode_packed(packed)[packed.last], model(sequences, lengths))
+    torch.testing.assert_close(model.encode_last(packed), model(sequences, lengths))
 
 
 def test_a_later_item_changes_no_earlier_output() -> None:

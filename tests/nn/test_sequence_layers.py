@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphcl.nn import TransformerLayer
+from graphcl.nn import SequenceTransformer, TransformerLayer
 from graphcl.nn.dropout import add_dropout, dropout, dropout_mask
 from graphcl.nn.linear import Linear
 from graphcl.nn.tied_embedding import tied_embedding
@@ -185,3 +185,19 @@ def test_initialize_normal_is_a_function_of_the_generator() -> None:
 def test_heads_must_divide_hidden() -> None:
     with pytest.raises(ValueError, match="hidden=5 and heads=2"):
         TransformerLayer(5, 2, 8)
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2])
+def test_wanted_slots_have_the_outputs_and_gradients_of_all(layers: int) -> None:
+    torch.manual_seed(0)
+    encoder = SequenceTransformer(hidden=8, layers=layers, heads=2, inner=12, max_length=5).double()
+    rows = torch.randn(3, 5, 8, dtype=torch.float64, requires_grad=True)
+    wanted = torch.tensor([4, 6, 9, 10])
+    upstream = torch.randn(4, 8, dtype=torch.float64)
+    leaves = [rows, *encoder.parameters()]
+    some = encoder(rows, torch.arange(5), None, wanted)
+    every = encoder(rows, torch.arange(5)).flatten(0, 1)[wanted]
+    torch.testing.assert_close(some, every)
+    found, expected = (torch.autograd.grad(out, leaves, upstream) for out in (some, every))
+    torch.testing.assert_close(found, expected)
+    torch.autograd.gradcheck(lambda x: encoder(x, torch.arange(5), None, wanted), rows)
