@@ -86,8 +86,8 @@ class ContrastiveModel(nn.Module):
     """A sequential encoder that is trained with contrastive terms beside next-item cross-entropy.
 
     An encoder is a module with ``forward(item_seq [B, L], lengths [B]) -> [B, d]`` and ``item_embeddings() -> [V, d]``.
-    That is enough. One that also has ``encode_packed``, ``encode_last`` and ``next_item_loss`` as
-    `graphcl.models.SASRec` does is trained with one causal pass a user; any other is called once for every prefix.
+    That is enough. One that also has ``encode_last`` and ``next_item_loss`` as `graphcl.models.SASRec` does is trained
+    with one causal pass a user; any other is called once for every prefix.
 
     A method derives from it, says in ``contrast`` what its batches must hold, and adds ``objective``.
 
@@ -142,13 +142,6 @@ class ContrastiveModel(nn.Module):
         """[V, d] embeddings of ids 1..V; the score of item i for a user is the inner product with row i - 1."""
         table: Tensor = self.encoder.item_embeddings()
         return table
-
-    def encode_packed(self, sequences: PackedSequences) -> Tensor:
-        """[R * C, d] encoder output at every slot of packed histories."""
-        if hasattr(self.encoder, "encode_packed"):
-            encoded: Tensor = self.encoder.encode_packed(sequences)
-            return encoded
-        return self._encode_slots(sequences, sequences.slots)
 
     def encode_last(self, sequences: PackedSequences) -> Tensor:
         """[S, d] encoder output at the last item of every packed history."""

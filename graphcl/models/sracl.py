@@ -154,10 +154,6 @@ class SRACL(ContrastiveModel):
         """[B, L] right-padded ids and [B] lengths to [B, d] user embeddings."""
         return super().forward(self._readable(item_seq), lengths)
 
-    def encode_packed(self, sequences: PackedSequences) -> Tensor:
-        """[R * C, d] encoder output at every slot of packed histories."""
-        return super().encode_packed(sequences.with_items(self._readable(sequences.items)))
-
     def encode_last(self, sequences: PackedSequences) -> Tensor:
         """[S, d] encoder output at the last item of every packed history."""
         return super().encode_last(sequences.with_items(self._readable(sequences.items)))
