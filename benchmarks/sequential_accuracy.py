@@ -121,6 +121,7 @@ def record_of(
     changed = [name for name in earlier.keys() & config.keys() - {*FREE} if earlier[name] != config[name]]
     if changed:
         raise SystemExit(f"{key} was measured with other values of {', '.join(sorted(changed))}: give --label")
+    record["config"] = config  # the newest of the settings that are free
     return record
 
 
