@@ -217,7 +217,7 @@ def main() -> None:
     parser.add_argument("--finite-epochs", type=int, default=20)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    record = read_results(options.out, graphs={}, finite={}, settings={})
+    record = read_results(options.out, graphs={}, finite={})
     record["about"] = machine("scikit-learn", "scipy")
     record.pop("settings", None)
     tuning = record.setdefault("tuning", {})

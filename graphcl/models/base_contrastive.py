@@ -176,8 +176,8 @@ class ContrastiveModel(nn.Module):
             of every other packed set.
         """
         if hasattr(self.encoder, "next_item_loss"):
-            loss, (causal, *last) = self.encoder.next_item_loss(batch, *others)
-            return loss, causal, last
+            result: tuple[Tensor, Tensor, list[Tensor]] = self.encoder.next_item_loss(batch, *others)
+            return result
         encoded = self._encode_slots(batch.sequences, batch.supervised)
         hidden = encoded[batch.supervised]
         loss = linear_cross_entropy(hidden, self.item_embeddings(), batch.targets - 1, reduction="sum") / batch.total

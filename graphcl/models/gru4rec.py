@@ -14,7 +14,7 @@ from graphcl.models.settings import ModelConfig, Rate
 from graphcl.nn import PackedSequences
 from graphcl.nn.dropout import dropout
 from graphcl.nn.linear import Linear
-from graphcl.nn.tied_embedding import tied_embedding
+from graphcl.nn.tied_embedding import tied_packed_embedding
 
 
 class GRU4RecConfig(ModelConfig):
@@ -129,22 +129,19 @@ class GRU4Rec(nn.Module):
         Returns:
             The sum over the targets divided by ``batch.total``, and ``{"cross_entropy": same value}``.
         """
-        loss, _ = self.next_item_loss(batch)
+        loss, _, _ = self.next_item_loss(batch)
         return loss, {"cross_entropy": loss.detach()}
 
-    def next_item_loss(self, batch: SequenceBatch, *others: PackedSequences) -> tuple[Tensor, list[Tensor]]:
+    def next_item_loss(self, batch: SequenceBatch, *others: PackedSequences) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Cross-entropy of a step beside the encoding of further sequences, as :meth:`SASRec.next_item_loss`."""
         packed = (batch.sequences, *others)
-        ids = [sequences.items.flatten() for sequences in packed]
         first = 0 if self.config.padding_class else 1
-        embedded, classes = tied_embedding(self.item_embedding.weight, torch.cat(ids), first, self.num_items + 1)
-        parts = torch.split(embedded, [part.shape[0] for part in ids])
-        own, *rest = (part.view(*sequences.items.shape, -1) for part, sequences in zip(parts, packed, strict=True))
+        (own, *rest), classes = tied_packed_embedding(self.item_embedding.weight, packed, first, self.num_items + 1)
         causal = self._encode_embedded(own, batch.sequences)
         last = [self._encode_last(*other.padded(part)) for part, other in zip(rest, others, strict=True)]
         hidden = causal[batch.supervised]
         loss = linear_cross_entropy(hidden, classes, batch.targets - first, reduction="sum") / batch.total
-        return loss, [causal, *last]
+        return loss, causal, last
 
     def _encode_last(self, embedded: Tensor, lengths: Tensor) -> Tensor:
         states = self._states(embedded)

@@ -13,7 +13,7 @@ from graphcl.kernels import linear_cross_entropy
 from graphcl.models.base import SequenceBatch
 from graphcl.models.settings import ModelConfig, Rate
 from graphcl.nn import PackedSequences, SequenceTransformer
-from graphcl.nn.tied_embedding import tied_embedding
+from graphcl.nn.tied_embedding import tied_packed_embedding
 from graphcl.nn.transformer import initialize_normal
 
 
@@ -185,10 +185,10 @@ class SASRec(nn.Module):
         Returns:
             The sum over the targets divided by ``batch.total``, and ``{"cross_entropy": same value}``.
         """
-        loss, _ = self.next_item_loss(batch)
+        loss, _, _ = self.next_item_loss(batch)
         return loss, {"cross_entropy": loss.detach()}
 
-    def next_item_loss(self, batch: SequenceBatch, *others: PackedSequences) -> tuple[Tensor, list[Tensor]]:
+    def next_item_loss(self, batch: SequenceBatch, *others: PackedSequences) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Cross-entropy of a step beside the encoding of further sequences, with one gradient buffer for the table.
 
         Args:
@@ -196,21 +196,18 @@ class SASRec(nn.Module):
             *others: more sequences, such as views.
 
         Returns:
-            The loss of :meth:`objective`, and the encoder's outputs: [R * C, d] over the slots of the batch, then
-            [S, d] at the last item of every sequence of each further set.
+            The loss of :meth:`objective`, the encoder's output [R * C, d] at the slots of the batch, and [S, d] at the
+            last item of every sequence of each further set.
         """
         packed = (batch.sequences, *others)
-        ids = [sequences.items.flatten() for sequences in packed]
-        embedded, classes = tied_embedding(
-            self.item_embedding.weight, torch.cat(ids), self._first_class, self.num_items + 1
+        (first, *rest), classes = tied_packed_embedding(
+            self.item_embedding.weight, packed, self._first_class, self.num_items + 1
         )
-        parts = torch.split(embedded, [part.shape[0] for part in ids])
-        first, *rest = (part.view(*sequences.items.shape, -1) for part, sequences in zip(parts, packed, strict=True))
         causal = self._encode_embedded(first, batch.sequences).flatten(0, 1)
         last = [self._encode_embedded(part, other, other.last) for part, other in zip(rest, others, strict=True)]
         hidden = causal[batch.supervised]
         loss = linear_cross_entropy(hidden, classes, batch.targets - self._first_class, reduction="sum") / batch.total
-        return loss, [causal, *last]
+        return loss, causal, last
 
     def cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Mean softmax cross-entropy over the whole catalogue, never as a matrix of tokens by items.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from graphcl.nn.packing import PackedSequences
 
 
 def tied_embedding(weight: Tensor, ids: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
@@ -32,6 +35,35 @@ def tied_embedding(weight: Tensor, ids: Tensor, first: int, last: int) -> tuple[
     """
     rows, block = _TiedEmbedding.apply(weight, ids, first, last)  # type: ignore[no-untyped-call]
     return rows, block
+
+
+def tied_packed_embedding(
+    weight: Tensor, packed: Sequence[PackedSequences], first: int, last: int
+) -> tuple[list[Tensor], Tensor]:
+    """`tied_embedding` of several sets of packed sequences, looked up at once.
+
+    Args:
+        weight: [M, d].
+        packed: sets of R rows of C slots each.
+        first, last: bounds of the block.
+
+    Returns:
+        [R, C, d] of each set, and ``weight[first:last]``.
+
+    Complexity: as :func:`tied_embedding`.
+
+    Example:
+        >>> import numpy as np
+        >>> from graphcl.nn import pack_sequences
+        >>> packed = pack_sequences(np.array([2, 1]), np.array([0, 2]))
+        >>> rows, block = tied_packed_embedding(torch.eye(3), [packed, packed], 1, 3)
+        >>> [part.shape for part in rows], block.shape
+        ([torch.Size([1, 2, 3]), torch.Size([1, 2, 3])], torch.Size([2, 3]))
+    """
+    ids = [sequences.items.flatten() for sequences in packed]
+    rows, block = tied_embedding(weight, torch.cat(ids), first, last)
+    parts = torch.split(rows, [part.shape[0] for part in ids])
+    return [part.view(*one.items.shape, -1) for part, one in zip(parts, packed, strict=True)], block
 
 
 class _TiedEmbedding(torch.autograd.Function):
