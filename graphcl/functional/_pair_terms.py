@@ -57,7 +57,10 @@ def paired_similarity(x: Tensor, y: Tensor, similarity: Similarity = "dot") -> T
 
 
 def softplus(x: Tensor) -> Tensor:
-    """log(1 + e^x) to full precision, 0 with gradient 0 at -inf."""
+    """log(1 + e^x), 0 with gradient 0 at -inf.
+
+    torch's own function returns x itself above 20, which in double precision is wrong from the ninth digit on.
+    """
     return torch.logaddexp(x, x.new_zeros(()))
 
 

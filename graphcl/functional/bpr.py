@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from graphcl.functional._pair_terms import softplus
 from graphcl.functional.reduction import Reduction, reduce_anchors
 
 __all__ = ["bpr"]
@@ -74,7 +75,7 @@ def bpr(
     if form == "hinge":
         loss = (margin - apart).clamp(min=0.0)
     elif floor == 0.0:
-        loss = torch.nn.functional.softplus(-apart)
+        loss = softplus(-apart)
     else:
         loss = -torch.logaddexp(torch.nn.functional.logsigmoid(apart), apart.new_tensor(math.log(floor)))
     return reduce_anchors(loss, reduction, weight=weight)

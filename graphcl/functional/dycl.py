@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from graphcl.functional._embeddings import check_labels, unit_rows
+from graphcl.functional._pair_terms import softplus
 from graphcl.functional.reduction import Reduction, reduce_anchors
 from graphcl.functional.sparse_positives import _as_pairs, _compressed
 from graphcl.kernels import Backend, LevelTable, normalize_rows, pair_logsumexp_both
@@ -104,7 +104,7 @@ def dycl(
     related = torch.full_like(unrelated, -torch.inf)
     for level, margin in reversed(list(enumerate(margins, start=1))):
         related = both(-x, levels >= level)
-        loss = loss + functional.softplus(unrelated + related + scale * margin)
+        loss = loss + softplus(unrelated + related + scale * margin)
     return reduce_anchors(loss, reduction, valid=related > -torch.inf)
 
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from graphcl.functional._embeddings import check_temperature, logits_of, unit_rows
+from graphcl.functional._pair_terms import softplus
 from graphcl.functional.reduction import Reduction, reduce_anchors
 from graphcl.functional.sparse_positives import _as_pairs, _compressed
 from graphcl.kernels import Backend, ExcludePairs, edge_dot, pair_logsumexp
@@ -149,7 +149,7 @@ def decoupled_softmax(
     negative = pair_logsumexp(
         x, y, temperature=temperature, rules=exclude, memory_budget=memory_budget, backend=backend
     ).logsumexp
-    return _mean_over_positives(functional.softplus(negative[rows] - logit), rows, count, count > 0, reduction)
+    return _mean_over_positives(softplus(negative[rows] - logit), rows, count, count > 0, reduction)
 
 
 def soft_top_k(
@@ -214,7 +214,7 @@ def soft_top_k(
     logit = edge_dot(scaled, y, rows, columns, memory_budget=memory_budget, backend=backend) + threshold[rows]
     valid = (count > 0) & torch.isfinite(threshold)
     safe = torch.where(valid[rows], logit, 0.0)
-    return _mean_over_positives(functional.softplus(-alpha * safe), rows, count, valid, reduction)
+    return _mean_over_positives(softplus(-alpha * safe), rows, count, valid, reduction)
 
 
 def soft_top_k_threshold(

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from graphcl.functional._embeddings import check_labels, unit_rows
+from graphcl.functional._pair_terms import softplus
 from graphcl.functional.reduction import Reduction, reduce_anchors
 from graphcl.kernels import Backend, CandidateRule, EqualIds, ExcludeSameIndex, LevelTable, pair_logsumexp
 from graphcl.kernels._arguments import MEMORY_BUDGET, check_positive
@@ -190,5 +190,5 @@ def _soft_maxima(
             memory_budget=memory_budget,
             backend=backend,
         ).logsumexp
-        loss = loss + functional.softplus(hardness + scale * shift) / scale
+        loss = loss + softplus(hardness + scale * shift) / scale
     return loss

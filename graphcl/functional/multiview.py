@@ -7,9 +7,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from graphcl.functional._embeddings import check_labels, check_temperature, logits_of, unit_rows, unit_views
+from graphcl.functional._pair_terms import softplus
 from graphcl.functional.reduction import Reduction, reduce_anchors
 from graphcl.kernels import (
     AnyOf,
@@ -357,7 +357,7 @@ def poly_view(
         backend=backend,
     ).logsumexp.view(num_views, num_instances)
     gram = logits_of(torch.einsum("and,bnd->abn", z, z), temperature)
-    loss = functional.softplus(negative[:, None, :] - gram)
+    loss = softplus(negative[:, None, :] - gram)
     other = ~torch.eye(num_views, dtype=torch.bool, device=z.device)
     return reduce_anchors(loss[other].mean(dim=0), reduction)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from graphcl.functional._embeddings import check_labels
+from graphcl.functional._pair_terms import softplus
 from graphcl.functional.reduction import Reduction, reduce_anchors
 from graphcl.kernels._arguments import check_indices, check_positive, check_same_space, compute_dtype
 
@@ -84,4 +84,4 @@ def z_loss(
         spread = variance > _RELATIVE_VARIANCE * (h @ centre) ** 2
     deviation = variance.masked_fill(~spread, 1.0).sqrt()
     standardised = ((h * centred[target.long()]).sum(dim=1) / deviation).masked_fill(~spread, 0.0)
-    return reduce_anchors(functional.softplus(slope * (threshold - standardised)) / slope, reduction)
+    return reduce_anchors(softplus(slope * (threshold - standardised)) / slope, reduction)

@@ -25,6 +25,15 @@ def test_logistic_equals_loops(floor: float) -> None:
     )
 
 
+@pytest.mark.parametrize("apart", [-35.0, -25.0, 25.0])
+def test_logistic_keeps_its_digits_far_from_zero(apart: float) -> None:
+    positive = torch.tensor([apart], dtype=torch.float64, requires_grad=True)
+    loss = bpr(positive, torch.zeros(1, dtype=torch.float64))
+    (slope,) = torch.autograd.grad(loss, positive)
+    assert loss.item() == pytest.approx(max(-apart, 0.0) + math.log1p(math.exp(-abs(apart))), rel=1e-15)
+    assert (1 + slope if apart < 0 else -slope).item() == pytest.approx(math.exp(-abs(apart)), rel=1e-1)
+
+
 def test_hinge_equals_loops() -> None:
     positive, negative = rows(6), rows(6, seed=1)
     expected = [max(0.0, 0.7 - float(positive[b]) + float(negative[b])) for b in range(6)]

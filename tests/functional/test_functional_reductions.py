@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot, softplus
@@ -81,6 +81,7 @@ def test_one_positive_makes_own_and_shared_denominators_info_nce(seed: int, rows
 
 @some
 @random_batches
+@example(seed=878, rows=5, tau=0.0625)  # a loss of 21.5: torch's softplus stops at 20
 def test_one_positive_makes_both_softmaxes_over_labels_equal(seed: int, rows: int, tau: float) -> None:
     assert_same(
         lambda x, y: multi_label_softmax(x, y, diagonal(rows), temperature=tau, reduction="none"),
