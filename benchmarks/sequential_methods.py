@@ -127,11 +127,14 @@ def accuracy_of(contestant: str, data: str, records: dict[str, dict[str, Any]]) 
         return "not measured | not measured"
     exact = [r for r in measured if {k: v for k, v in r["settings"].items() if k not in ("epochs", "seed")} == settings]
     best = max(exact or measured, key=lambda r: float(r["validation"]["NDCG@20"]["mean"]))
+    several = len(best["runs"]) > 1
     cells = [
-        f"{best['test'][metric]['mean']:.4f} ± {best['test'][metric]['deviation']:.4f}"
+        f"{best['test'][metric]['mean']:.4f}" + several * f" ± {best['test'][metric]['deviation']:.4f}"
         for metric in ("HR@20", "NDCG@20")
     ]
-    told = f"{len(best['runs'])} seeds" if exact else f"{best['configuration']}; {len(best['runs'])} seeds"
+    told = f"{len(best['runs'])} seeds" if several else "1 seed"
+    if not exact:
+        told = f"{best['configuration']}; {told}"
     return f"{cells[0]} ({told}) | {cells[1]}"
 
 

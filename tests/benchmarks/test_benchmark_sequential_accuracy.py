@@ -119,6 +119,8 @@ def test_the_table_of_methods_shows_measured_accuracy() -> None:
     assert (
         METHODS.accuracy_of("sracl,max_length=50", "beauty", records) == "0.1150 ± 0.0010 (2 seeds) | 0.1150 ± 0.0010"
     )
+    one_seed = {"a": records["a"] | {"runs": [{}]}}
+    assert METHODS.accuracy_of("sracl", "beauty", one_seed) == "0.1250 (max_length 20; 1 seed) | 0.1250"
     assert METHODS.accuracy_of("sracl", "beauty", records).startswith("0.1250 ± 0.0010 (max_length 20; 2 seeds)")
     for contestant in ("sracl,rows=prefix", "mclrec"):
         assert METHODS.accuracy_of(contestant, "beauty", records) == "not measured | not measured"
