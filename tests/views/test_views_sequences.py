@@ -210,13 +210,129 @@ def test_two_views_use_two_operators_and_short_rows_stay() -> None:
     assert torch.equal(other.items[single], items[single])
 
 
-def test_bad_arguments_are_refused() -> None:
+DRAWN: dict[str, Callable[..., SequenceView]] = {
+    **OPERATORS,
+    "crop by time": lambda items, lengths, **rest: crop_items(items, lengths, 0.5, times=items, **rest),
+    "reorder by time": lambda items, lengths, **rest: reorder_items(items, lengths, 0.8, times=items, **rest),
+    "mask by time": lambda items, lengths, **rest: mask_items(items, lengths, 0.4, times=items, **rest),
+    "two views": lambda items, lengths, generator: two_views(
+        items, lengths, [partial(OPERATORS[name], generator=generator) for name in OPERATORS], generator=generator
+    )[0],
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_short_integers_and_strides_change_no_value(name: str) -> None:
+    items, lengths = batch()
+    lengths[::7] = 0
+    items.masked_fill_(lengths[:, None] == 0, 0)
+
+    def seeded(ids: Tensor, counts: Tensor) -> SequenceView:
+        return DRAWN[name](ids, counts, generator=torch.Generator().manual_seed(1))
+
+    expected = seeded(items, lengths)
+    assert (expected.lengths[::7] == 0).all()
+    assert not expected.items[::7].any()
+    short = seeded(items.int(), lengths.int())
+    assert short.items.dtype == short.lengths.dtype == torch.int32
+    strided = seeded(items.t().contiguous().t(), lengths.repeat_interleave(2)[::2])
+    for made in (short, strided):
+        assert torch.equal(made.items.long(), expected.items)
+        assert torch.equal(made.lengths.long(), expected.lengths)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize(("rows", "width"), [(0, 4), (3, 0), (0, 0)])
+def test_empty_batches_and_empty_rows_stay_empty(name: str, rows: int, width: int) -> None:
+    items, lengths = torch.zeros(rows, width, dtype=torch.int64), torch.zeros(rows, dtype=torch.int64)
+    view = DRAWN[name](items, lengths, generator=torch.Generator())
+    assert view.items.shape == (rows, width)
+    assert view.lengths.tolist() == [0] * rows
+
+
+def test_a_short_table_of_neighbours_serves_long_ids() -> None:
+    items, lengths = batch(5)
+    table = neighbour_table().int()
+    assert substitute_items(items, lengths, table, 1.0).items.dtype == torch.int64
+    assert insert_items(items, lengths, table, 1.0).items.dtype == torch.int64
+
+
+@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("length", [-1, WIDTH + 1])
+def test_lengths_that_the_table_cannot_have_are_refused(name: str, length: int) -> None:
     items, lengths = batch(3)
-    with pytest.raises(ValueError, match=r"items must be \(B, L\) and lengths \(B,\)"):
-        crop_items(items, lengths[:2], 0.5)
-    with pytest.raises(ValueError, match=r"the ratio must be in \[0, 1\], got 1.5"):
-        mask_items(items, lengths, 1.5)
-    with pytest.raises(ValueError, match="times must have the shape of items"):
-        reorder_items(items, lengths, 0.5, times=items[:, :3])
-    with pytest.raises(ValueError, match="at least one operator"):
-        two_views(items, lengths, [])
+    lengths[1] = length
+    with pytest.raises(ValueError, match=rf"lengths must be in 0 \.\. {WIDTH}, .* got {length}"):
+        DRAWN[name](items, lengths, generator=torch.Generator())
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_ids_and_lengths_that_are_no_integers_are_refused(name: str) -> None:
+    items, lengths = batch(3)
+    with pytest.raises(TypeError, match=r"items must be int64 or int32, got dtype torch\.float32"):
+        DRAWN[name](items.float(), lengths, generator=torch.Generator())
+    with pytest.raises(TypeError, match=r"lengths must be int64 or int32, got dtype torch\.float32"):
+        DRAWN[name](items, lengths.float(), generator=torch.Generator())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda i, n: crop_items(i, n[:2], 0.5), r"items must be \(B, L\) and lengths \(B,\), got"),
+        (lambda i, n: crop_items(i[0], n, 0.5), r"items must be \(B, L\) and lengths \(B,\), got"),
+        (lambda i, n: reorder_items(i, n, 0.5, times=i[:, :3]), r"times must have shape \(3, 12\), got shape \(3, 3\)"),
+        (lambda i, n: two_views(i, n, []), "at least one operator"),
+        (lambda i, n: crop_items(i, n, 1.0), r"ratio must be in \[0, 1\), got 1.0"),
+        (lambda i, n: mask_items(i, n, 1.5), r"ratio must be in \[0, 1\], got 1.5"),
+        (lambda i, n: reorder_items(i, n, float("nan")), r"ratio must be in \[0, 1\], got nan"),
+        (lambda i, n: repeat_items(i, n, -0.1), r"ratio must be in \[0, 1\], got -0.1"),
+        (lambda i, n: insert_items(i, n, neighbour_table(), 1.1), r"ratio must be in \[0, 1\], got 1.1"),
+        (lambda i, n: substitute_items(i, n, neighbour_table(), 1.1), r"rate must be in \[0, 1\], got 1.1"),
+        (lambda i, n: insert_items(i, n, neighbour_table(), 0.5, max_length=0), "max_length must be at least 1, got 0"),
+        (lambda i, n: repeat_items(i, n, 0.5, max_length=0), "max_length must be at least 1, got 0"),
+        (lambda i, n: repeat_items(i, n, 0.5, max_length=-1), "max_length must be at least 1, got -1"),
+        (lambda i, n: crop_items(i, n, 0.5, start=n), r"start must be in 0 \.\. .*first place of a window"),
+        (lambda i, n: reorder_items(i, n, 0.5, start=n), r"start must be in 0 \.\. .*first place of a window"),
+        (lambda i, n: crop_items(i, n, 0.5, start=n[:1]), r"start must have shape \(3,\), got shape \(1,\)"),
+        (
+            lambda i, n: mask_items(i, n, 0.5, chosen=i[:1] > 0),
+            r"chosen must have shape \(3, 12\), got shape \(1, 12\)",
+        ),
+        (lambda i, n: reorder_items(i, n, 1.0, permutation=i), "permutation must hold 0 .. k - 1 once each"),
+        (
+            lambda i, n: two_views(i, n, [OPERATORS["repeat"]], chosen=i[:, :2]),
+            r"chosen must be in 0 \.\. 0, .* operators",
+        ),
+        (
+            lambda i, n: two_views(i, n, [OPERATORS["repeat"]], chosen=n),
+            r"chosen must have shape \(3, 2\), got shape \(3,\)",
+        ),
+        (lambda i, n: two_views(i, n, [], chosen=i[:, :2]), "at least one operator"),
+        (lambda i, n: draw_operators(-1, 3), "num_rows must be at least 0, got -1"),
+    ],
+)
+def test_arguments_outside_their_documented_range_are_refused(
+    call: Callable[[Tensor, Tensor], object], message: str
+) -> None:
+    items, lengths = batch(3)
+    with pytest.raises(ValueError, match=message):
+        call(items, lengths)
+
+
+@pytest.mark.parametrize("shape", [(ITEMS + 1,), (ITEMS + 1, 0), (0, 2), (ITEMS + 1, 2, 1)])
+def test_neighbours_that_are_no_table_are_refused(shape: tuple[int, ...]) -> None:
+    items, lengths = batch(3)
+    for operator in (insert_items, substitute_items):
+        with pytest.raises(ValueError, match=r"neighbours must be \(V \+ 1, K\) with K at least 1, got"):
+            operator(items, lengths, torch.zeros(shape, dtype=torch.int64), 0.5)
+        with pytest.raises(TypeError, match=r"neighbours must be int64 or int32, got dtype torch\.float32"):
+            operator(items, lengths, neighbour_table().float(), 0.5)
+
+
+def test_padding_is_never_masked() -> None:
+    items, lengths = batch()
+    view = mask_items(items, lengths, 0.5, ITEMS + 1, chosen=torch.ones_like(items, dtype=torch.bool))
+    assert rows_of(*view) == [[ITEMS + 1] * length for length in lengths.tolist()]
+    assert not view.items[torch.arange(WIDTH) >= lengths[:, None]].any()
+    with pytest.raises(TypeError, match="chosen must be bool"):
+        mask_items(items, lengths, 0.5, chosen=items)
