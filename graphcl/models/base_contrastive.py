@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from pydantic import field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from torch import Tensor, nn
 
-from graphcl.errors import InputError
 from graphcl.kernels import linear_cross_entropy
+from graphcl.losses.distributed import gather_rows
 from graphcl.models.base import ContrastRows, Objective, PaddedSequences, SequenceBatch
-from graphcl.models.registry import get_model
+from graphcl.models.registry import get_model, list_models
 from graphcl.models.sasrec import SASRecConfig
-from graphcl.models.settings import ModelConfig, Rate
+from graphcl.models.settings import ModelConfig, Rate, nearest_names
 from graphcl.nn import PackedSequences, pack_padded
 
 __all__ = ["ContrastNeeds", "ContrastiveConfig", "ContrastiveModel"]
@@ -44,6 +44,7 @@ class ContrastiveConfig(SASRecConfig):
 
     Args:
         encoder: name of a sequential model that encodes: ``sasrec``, ``gru4rec`` or a registered one of your own.
+        encoder_settings: settings that this encoder alone has, by name.
         dropout, attention_dropout: of the encoder. With a contrast beside it SASRec is better with the 0.5 of the
             papers throughout (docs/sequential.md); another encoder keeps its own rate.
 
@@ -53,6 +54,7 @@ class ContrastiveConfig(SASRecConfig):
     """
 
     encoder: str = "sasrec"
+    encoder_settings: dict[str, Any] = Field(default_factory=dict)
     dropout: Rate = 0.5
     attention_dropout: Rate | None = None
 
@@ -60,12 +62,12 @@ class ContrastiveConfig(SASRecConfig):
     @classmethod
     def _take_defaults_of_encoder(cls, values: Any) -> Any:
         name = values.get("encoder", cls.model_fields["encoder"].default) if isinstance(values, Mapping) else None
-        if not isinstance(name, str) or name == "sasrec":
+        if not isinstance(name, str) or name.lower() not in _encoders():
+            return values  # the field's own check names what is wrong
+        values = {**values, "encoder": name.lower()}
+        if name.lower() == "sasrec":
             return values
-        try:
-            own = get_model(name, task="sequential").config_class.model_fields
-        except InputError as error:
-            raise ValueError(str(error)) from error
+        own = get_model(name, task="sequential").config_class.model_fields
         shared = {
             field: own[field].default
             for field in own
@@ -76,10 +78,53 @@ class ContrastiveConfig(SASRecConfig):
 
     @field_validator("encoder")
     @classmethod
-    def _encoder_is_no_method(cls, name: str) -> str:
-        if issubclass(get_model(name, task="sequential"), ContrastiveModel):
-            raise ValueError("a contrastive method cannot encode for another; use sasrec or gru4rec")
+    def _encoder_is_known_and_no_method(cls, name: str) -> str:
+        known = list_models("sequential")
+        if name in known and name not in _encoders():
+            raise ValueError(f"a contrastive method cannot encode for another; use one of: {', '.join(_encoders())}")
+        if name not in known:
+            raise ValueError(f"no such encoder; {nearest_names(name, _encoders())}")
         return name
+
+    @model_validator(mode="after")
+    def _heads_divide_hidden(self) -> ContrastiveConfig:
+        """What `SASRecConfig` asks of its settings holds for an encoder that has them."""
+        try:
+            self.encoder_config()
+        except ValidationError as error:
+            fault = error.errors()[0]
+            name = ".".join(str(part) for part in fault["loc"])
+            reason = str(fault["msg"]).removeprefix("Value error, ")
+            raise ValueError(f"{name}: {reason}" if name else reason) from error
+        return self
+
+    def encoder_config(self) -> Any:
+        """The settings of the encoder, an instance of its own settings class.
+
+        Raises:
+            ValidationError, ValueError: settings that the encoder does not take.
+        """
+        kind = get_model(self.encoder, task="sequential").config_class
+        shared = {name: getattr(self, name) for name in kind.model_fields if name in SASRecConfig.model_fields}
+        for name in self.encoder_settings:
+            if name in shared:
+                raise ValueError(f"{name} in encoder_settings is no setting of the encoder alone; set {name} itself")
+            if name not in kind.model_fields:
+                own = [field for field in kind.model_fields if field not in shared]
+                raise ValueError(
+                    f"{self.encoder} has no setting {name!r} of its own; "
+                    + (nearest_names(name, own) if own else "leave encoder_settings out")
+                )
+        return kind(**shared, **self.encoder_settings)
+
+
+def _encoders() -> list[str]:
+    """Names of the sequential models that can encode for a contrastive method."""
+    return [
+        name
+        for name in list_models("sequential")
+        if not issubclass(get_model(name, task="sequential"), ContrastiveModel)
+    ]
 
 
 class ContrastiveModel(nn.Module):
@@ -99,6 +144,17 @@ class ContrastiveModel(nn.Module):
 
     Raises:
         ValueError: when ``num_items`` is below 1.
+
+    Complexity: that of the encoder; without a causal pass it reads every prefix, O(L) times as many items.
+
+    Example:
+        >>> class WithoutContrast(ContrastiveModel):
+        ...     def objective(self, batch):
+        ...         loss, _, _ = self.next_item_loss(batch)
+        ...         return loss, {"cross_entropy": loss.detach()}
+        >>> model = WithoutContrast(num_items=9, config=ContrastiveConfig(hidden=8, max_length=4)).eval()
+        >>> model(torch.tensor([[3, 1, 0, 0]]), torch.tensor([2])).shape
+        torch.Size([1, 8])
     """
 
     config_class: ClassVar[type[ModelConfig]] = ContrastiveConfig
@@ -119,8 +175,7 @@ class ContrastiveModel(nn.Module):
         self.num_items = num_items
         if encoder is None:
             kind: Any = get_model(self.config.encoder, task="sequential")
-            shared = {name: getattr(self.config, name) for name in kind.config_class.model_fields}
-            encoder = kind(num_items, kind.config_class(**shared), generator=generator)
+            encoder = kind(num_items, self.config.encoder_config(), generator=generator)
         self.encoder: Any = encoder
 
     @property
@@ -130,8 +185,9 @@ class ContrastiveModel(nn.Module):
 
     @property
     def mask_id(self) -> int:
-        """Id that masked items take: a token of its own where the table has that row, else 0, which is hidden."""
-        return self.num_items + 1 if self.config.mask_row else 0
+        """Id that masked items take: V + 1 where the encoder has that row (its ``config.mask_row``), else 0."""
+        has_row = getattr(getattr(self.encoder, "config", None), "mask_row", False)
+        return self.num_items + 1 if has_row else 0
 
     def forward(self, item_seq: Tensor, lengths: Tensor) -> Tensor:
         """[B, L] right-padded ids and [B] lengths to [B, d] user embeddings."""
@@ -192,6 +248,21 @@ class ContrastiveModel(nn.Module):
         if batch.contrast is None:
             raise ValueError(f"{type(self).__name__} needs batches with contrast rows; see ContrastSource")
         return batch.contrast
+
+    @staticmethod
+    def rows_of_all_processes(*encoded: Tensor) -> tuple[Tensor, ...]:
+        """Encoded rows of the whole step, for terms that compare rows with each other.
+
+        Where processes share a step, each compares the rows of all of them: with gradients that are averaged over the
+        processes the step is then that of one process.
+
+        Args:
+            *encoded: [B, d] rows of this process; B may be 0 and differ between processes.
+
+        Returns:
+            The rows of all processes in the order of the ranks; the rows themselves where there is one process.
+        """
+        return tuple(gather_rows(rows) for rows in encoded)
 
     def _encode_slots(self, sequences: PackedSequences, slots: Tensor) -> Tensor:
         """Output at some slots by calling the encoder on every prefix; zeros elsewhere."""

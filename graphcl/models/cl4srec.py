@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import ClassVar
 
@@ -31,6 +32,8 @@ class CL4SRecConfig(ContrastiveConfig):
         >>> CL4SRecConfig().mask_row
         True
     """
+
+    symbols: ClassVar[Mapping[str, str]] = {"lambda": "contrast_weight", "tau": "temperature"}
 
     contrast_weight: NonNegativeFloat = 0.1
     temperature: PositiveFloat = 1.0
@@ -109,7 +112,7 @@ class CL4SRec(AugmentedContrast):
     def objective_of_views(self, batch: SequenceBatch, views: PackedSequences) -> Objective:
         """The objective with views that are given: first versions of all rows, then the second ones."""
         entropy, _, (encoded,) = self.next_item_loss(batch, views)
-        contrast = self._contrast(*split_views(encoded, 2))
+        contrast = self._contrast(*self.rows_of_all_processes(*split_views(encoded, 2)))
         loss = entropy + self.config.contrast_weight * contrast
         return loss, {"cross_entropy": entropy.detach(), "contrast": contrast.detach()}
 

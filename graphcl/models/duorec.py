@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -27,6 +28,8 @@ class DuoRecConfig(ContrastiveConfig):
         >>> DuoRecConfig().mode
         'us_x'
     """
+
+    symbols: ClassVar[Mapping[str, str]] = {"lambda": "contrast_weight", "tau": "temperature"}
 
     mode: Literal["un", "su", "us", "us_x"] = "us_x"
     contrast_weight: NonNegativeFloat = 0.1
@@ -91,8 +94,9 @@ class DuoRec(ContrastiveModel):
         partners = () if mode == "un" else (self._partners(contrast.same_target),)
         packed = self.pack_views(*again, *partners)
         entropy, causal, (encoded,) = self.next_item_loss(batch, packed)
-        parts = split_views(encoded, len(again) + len(partners))
-        first = causal[contrast.slots]
+        first, *parts = self.rows_of_all_processes(
+            causal[contrast.slots], *split_views(encoded, len(again) + len(partners))
+        )
         if mode == "us_x":
             value = self._contrast(parts[0], parts[1])
         else:

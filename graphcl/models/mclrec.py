@@ -26,7 +26,7 @@ class MCLRecConfig(ContrastiveConfig):
         contrast_weight: lambda, weight of the contrast of the two augmented versions; the published model for Amazon
             Beauty has 0.
         meta_weight: beta, weight of the contrast with the learned views.
-        regularizer_weight: weight of the regulariser beside the contrast with the learned views.
+        regularizer_weight: gamma, weight of the regulariser beside the contrast with the learned views.
         regularizer: ``code``: margins a row, over three pairs of views; ``paper``: margins of the batch, learned views.
         schedule: ``three_step``: encoder, augmenters, encoder again (as released); ``two_stage``: encoder, augmenters
             (as in the paper); ``joint``: one step over all parameters (MCLRec-J).
@@ -39,6 +39,13 @@ class MCLRecConfig(ContrastiveConfig):
         >>> MCLRecConfig(schedule="two_stage").meta_weight
         0.05
     """
+
+    symbols: ClassVar[Mapping[str, str]] = {
+        "lambda": "contrast_weight",
+        "beta": "meta_weight",
+        "gamma": "regularizer_weight",
+        "tau": "temperature",
+    }
 
     contrast_weight: NonNegativeFloat = 0.0
     meta_weight: NonNegativeFloat = 0.05
@@ -153,7 +160,7 @@ class MCLRec(AugmentedContrast):
         """L_0 with views that are given."""
         config = self.config
         entropy, _, (encoded,) = self.next_item_loss(batch, views)
-        first, second = split_views(encoded, 2)
+        first, second = self.rows_of_all_processes(*split_views(encoded, 2))
         parts = {"cross_entropy": entropy.detach()}
         loss = entropy
         if config.contrast_weight:
@@ -170,7 +177,7 @@ class MCLRec(AugmentedContrast):
         The value also holds ``contrast_weight`` times their contrast, as released; it has no gradient here.
         """
         with torch.no_grad():
-            first, second = split_views(self.encode_last(views), 2)
+            first, second = self.rows_of_all_processes(*split_views(self.encode_last(views), 2))
         meta, regularizer = self._meta_terms(first, second)
         loss = meta + self.config.regularizer_weight * regularizer
         if self.config.contrast_weight:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
@@ -17,7 +17,13 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class ModelConfig(BaseModel):
-    """Base of every settings class: typed, frozen, unknown keys refused."""
+    """Base of every settings class: typed, frozen, unknown keys refused.
+
+    Attributes:
+        symbols: names that a paper's formula has for settings, such as ``lambda``; pipelines take them as well.
+    """
+
+    symbols: ClassVar[Mapping[str, str]] = {}
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -42,6 +48,35 @@ def nearest_names(name: str, known: Iterable[str]) -> str:
     """
     known = sorted(known)
     return nearest(name, known).strip() or "use one of: " + ", ".join(known)
+
+
+def named_settings(kind: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings under their own names, where some may be given by the symbols of the paper.
+
+    Args:
+        kind: the settings class; its ``symbols`` are understood.
+        values: settings by name or symbol.
+
+    Returns:
+        Settings by name.
+
+    Raises:
+        InputError: for a setting that is given twice.
+
+    Example:
+        >>> from graphcl.models import CL4SRecConfig
+        >>> named_settings(CL4SRecConfig, {"lambda": 0.2, "hidden": 32})
+        {'contrast_weight': 0.2, 'hidden': 32}
+    """
+    symbols: Mapping[str, str] = getattr(kind, "symbols", {})
+    named: dict[str, Any] = {}
+    for given, value in values.items():
+        name = symbols.get(given, given)
+        if name in named:
+            symbol = next(symbol for symbol, meant in symbols.items() if meant == name)
+            raise InputError(f"{name} is given twice, also by its symbol {symbol}", "give one of them")
+        named[name] = value
+    return named
 
 
 def build_config(kind: type[Config], values: Mapping[str, Any], *, path: str | Path | None = None) -> Config:

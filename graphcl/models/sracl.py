@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -36,10 +37,13 @@ class SRACLConfig(ContrastiveConfig):
         same_user: allow sequences of the same user, as released; they may hold the row's own target.
         cold_items: give items without training rows the mean embedding of their most similar trained items, and read
             them in a history as the most similar one.
+        catalogue: ``features``: items that only their features name (a table of items, given vectors, a file of
+            ``semantics``) are ranked and read as well; ``interactions``: only items of the interactions are.
         semantics: what the semantic vectors of items come from, see `graphcl.data.semantic_vectors`: ``attributes``,
-            ``text``, ``cooccurrence`` in training, ``features`` that are given, or the path of a file keyed by item id;
-            several joined, as in ``attributes+cooccurrence``; or a mapping from such to their arguments. ``joint`` is
-            all that is there: features or else attributes, where there are any, and co-occurrence.
+            ``text``, ``cooccurrence`` in training, ``features`` that are given (or the numbers in the table of items),
+            or the path of a file keyed by item id; several joined, as in ``attributes+cooccurrence``; or a mapping from
+            such to their settings. ``joint`` is all that is there: features or else attributes, where there are any,
+            and co-occurrence.
         semantic_dim: width of each part that is reduced, at most.
         temperature: tau, divides the inner products.
 
@@ -47,6 +51,13 @@ class SRACLConfig(ContrastiveConfig):
         >>> SRACLConfig().max_length
         20
     """
+
+    symbols: ClassVar[Mapping[str, str]] = {
+        "alpha": "user_weight",
+        "beta": "item_weight",
+        "k": "neighbours",
+        "tau": "temperature",
+    }
 
     max_length: PositiveInt = 20
     user_weight: NonNegativeFloat = 0.1
@@ -60,6 +71,7 @@ class SRACLConfig(ContrastiveConfig):
     pool: Literal["users", "prefixes"] = "users"
     same_user: bool = False
     cold_items: bool = True
+    catalogue: Literal["interactions", "features"] = "features"
     semantics: str | list[str] | dict[str, dict[str, Any] | None] = "joint"
     semantic_dim: PositiveInt = 64
     temperature: PositiveFloat = 1.0
@@ -187,10 +199,12 @@ class SRACL(ContrastiveModel):
         loss, parts = entropy, {"cross_entropy": entropy.detach()}
         if retrieved is not None:
             anchor = own.pop(0) if config.fresh_view else causal[contrast.slots]
-            value = self.user_contrast(anchor, self.positives(anchor, retrieved, encoded[-1]))
+            made = self.positives(anchor, retrieved, encoded[-1])
+            value = self.user_contrast(*self.rows_of_all_processes(anchor, made))
             loss, parts["user_contrast"] = loss + config.user_weight * value, value.detach()
         if config.item_weight:
-            value = nt_xent(own[0], own[1], temperature=config.temperature, similarity="dot")
+            first, second = self.rows_of_all_processes(own[0], own[1])
+            value = nt_xent(first, second, temperature=config.temperature, similarity="dot")
             loss, parts["item_contrast"] = loss + config.item_weight * value, value.detach()
         return loss, parts
 

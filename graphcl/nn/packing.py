@@ -68,13 +68,13 @@ class PackedSequences:
             values: [R, C, ...] one value a slot; the items when None.
 
         Returns:
-            [S, L, ...] values and [S] lengths.
+            [S, L, ...] values and [S] lengths; L is 1 where there is no sequence: some encoders refuse a width of 0.
         """
         values = self.items if values is None else values
         owner = self.segments.flatten()[self.slots]
         place = self.positions.flatten()[self.slots]
         lengths = self.positions.flatten()[self.last] + 1
-        rows = values.new_zeros(self.num_sequences, int(lengths.max()) if lengths.numel() else 0, *values.shape[2:])
+        rows = values.new_zeros(self.num_sequences, int(lengths.max()) if lengths.numel() else 1, *values.shape[2:])
         return rows.index_put((owner, place), values.flatten(0, 1)[self.slots]), lengths
 
     def to(self, device: torch.device | str) -> PackedSequences:

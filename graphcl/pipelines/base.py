@@ -18,6 +18,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from graphcl.errors import InputError
 from graphcl.models import ModelConfig, build_config, get_model, nearest_names
+from graphcl.models.settings import named_settings
 from graphcl.pipelines.checkpoints import LAST, TrainingState, load_state, load_tensors, save_tensors
 from graphcl.pipelines.runs import (
     HISTORY,
@@ -186,6 +187,7 @@ class TrainedPipeline(ABC, Generic[DataT]):
     def __init__(self, model: str, **settings: Any) -> None:
         self.model_class = get_model(model, task=self.task)
         self.model_name = model.lower()
+        settings = named_settings(self.model_class.config_class, settings)
         own = {name: value for name, value in settings.items() if name in self.settings_class.model_fields}
         rest = {name: value for name, value in settings.items() if name not in own}
         known = {*self.settings_class.model_fields, *self.model_class.config_class.model_fields}

@@ -41,7 +41,7 @@ class ContrastSource(WindowSource):
     """The steps of contrastive sequential training: those of `WindowSource`, with `ContrastRows`.
 
     Every window lends one of its supervised positions, drawn uniformly, as the row of the contrastive terms; a window
-    of prefix-row mode has only one. All draws are a function of (seed, epoch, step, process).
+    of prefix-row mode has only one. All draws are a function of (seed, epoch, step), whatever processes share the step.
 
     Args:
         rows: all prefix rows over the same items, in the order of users and time.
@@ -58,39 +58,45 @@ class ContrastSource(WindowSource):
         number_at = row_numbers(self.rows)
         for step, chosen in enumerate(epoch_order(self.windows, self.batch_size, seed=self.seed, epoch=epoch)):
             total = int(self.windows.supervised[chosen].sum()) / world
-            own = chosen[rank::world]
-            batch = make_batch(self.windows, own, total=total)
-            if own.size == 0:
-                yield batch
-                continue
-            generator = np.random.default_rng([self.seed, epoch, step, rank, 1])
-            place = generator.integers(0, self.windows.supervised[own])
-            yield replace(batch, contrast=self.contrast_of(batch, own, place, number_at, generator))
+            own = np.arange(chosen.size)[rank::world]
+            generator = np.random.default_rng([self.seed, epoch, step, 0, 1])
+            place = generator.integers(0, self.windows.supervised[chosen])
+            batch = make_batch(self.windows, chosen[own], total=total)
+            yield replace(batch, contrast=self.contrast_of(batch, chosen, place, number_at, generator, own))
 
     def contrast_of(
-        self, batch: SequenceBatch, own: IntArray, place: IntArray, number_at: IntArray, generator: np.random.Generator
+        self,
+        batch: SequenceBatch,
+        chosen: IntArray,
+        place: IntArray,
+        number_at: IntArray,
+        generator: np.random.Generator,
+        own: IntArray | None = None,
     ) -> ContrastRows:
-        """The contrast rows of a step.
+        """The contrast rows of a process in a step.
 
         Args:
-            batch: its histories.
-            own: [B] numbers of its windows.
-            place: [B] which supervised position of each lends the row, from 0.
+            batch: the histories of the process.
+            chosen: [S] numbers of the windows of the whole step.
+            place: [S] which supervised position of each lends the row, from 0.
             number_at: of `row_numbers`.
-            generator: draws the partners.
+            generator: draws the partners of all rows.
+            own: [B] which of the windows the process has; all of them when None.
         """
         windows = self.windows
-        supervised = windows.supervised[own]
-        # Absolute place of the target of each row, and its slot among the supervised ones of the step.
-        target = windows.start[own] + windows.length[own] - supervised + 1 + place
-        slot = batch.supervised[torch.from_numpy(np.cumsum(supervised) - supervised + place)]
-        length = windows.length[own] - supervised + 1 + place
-        rows = padded_ranges(windows.items, target - length, length)
-        number = number_at[target]
-        partners = None
+        own = np.arange(chosen.size) if own is None else own
+        # Absolute place of the target of each row of the step.
+        target = windows.start[chosen] + windows.length[chosen] - windows.supervised[chosen] + 1 + place
+        number, partners = number_at[target], None
         if self.same_target is not None:
-            drawn = self.same_target.draw(number, windows.items[target] - 1, generator)
+            drawn = self.same_target.draw(number, windows.items[target] - 1, generator)[own]
             partners = padded_ranges(self.rows.items, self.rows.start[drawn], self.rows.length[drawn])
+        supervised, length = windows.supervised[chosen[own]], windows.length[chosen[own]]
+        target, number, place = target[own], number[own], place[own]
+        # Slot of each row among the supervised ones of the process.
+        slot = batch.supervised[torch.from_numpy(np.cumsum(supervised) - supervised + place)]
+        length = length - supervised + 1 + place
+        rows = padded_ranges(windows.items, target - length, length)
         retrieved = None if self.retrieval is None else retrieved_rows(windows.items, self.retrieval, number)
         return ContrastRows(rows, torch.from_numpy(windows.items[target]), slot, partners, retrieved)
 

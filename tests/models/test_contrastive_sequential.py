@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from graphcl.functional import contrastive_regularizer, nt_xent
 from graphcl.models import CL4SRec, CL4SRecConfig, DuoRec, DuoRecConfig, GRU4Rec, GRU4RecConfig, MCLRec, MCLRecConfig
 from graphcl.models.base import SequenceBatch
+from graphcl.models.registry import register_model, unregister_model
+from graphcl.models.settings import ModelConfig
 from graphcl.nn import pack_padded
 from graphcl.pipelines.batches import Rows, training_windows
 from graphcl.pipelines.contrast_rows import ContrastSource, rows_by_target
@@ -315,6 +317,43 @@ def test_an_epoch_leaves_the_stored_sequences_as_they_were(name: str) -> None:
     assert np.array_equal(source.windows.items, stored)
 
 
+def test_processes_share_the_rows_of_a_step() -> None:
+    source = source_of(batch_size=3)
+    processes = ((0, 1), (0, 3), (1, 3), (2, 3))
+    for whole, *shares in zip(*(source.batches(0, rank, world) for rank, world in processes), strict=True):
+        assert whole.contrast is not None
+        for rank, share in enumerate(shares):
+            assert share.contrast is not None
+            width = share.contrast.rows.items.shape[1]
+            assert torch.equal(share.contrast.rows.items, whole.contrast.rows.items[rank::3, :width])
+            assert torch.equal(share.contrast.targets, whole.contrast.targets[rank::3])
+            assert share.contrast.same_target is not None
+            assert whole.contrast.same_target is not None
+            assert torch.equal(share.contrast.same_target.lengths, whole.contrast.same_target.lengths[rank::3])
+            last = share.sequences.items.flatten()[share.contrast.slots]
+            assert torch.equal(
+                last, share.contrast.rows.items.gather(1, share.contrast.rows.lengths[:, None] - 1)[:, 0]
+            )
+
+
+@pytest.mark.parametrize("encoder", ["sasrec", "gru4rec", "own"])
+@pytest.mark.parametrize("make", [CL4SRec, DuoRec, MCLRec])
+def test_a_process_without_rows_takes_part(make: Any, encoder: str) -> None:
+    own = {"encoder": LastItems()} if encoder == "own" else {}
+    config = make.config_class(**SIZES, **({} if own else {"encoder": encoder}))
+    model = seeded(make, config, **own)
+    batches = [list(source_of(batch_size=1).batches(0, rank, 2)) for rank in (0, 1)]
+    empty = [share for share in batches[1] if share.targets.numel() == 0]
+    assert empty
+    steps = list(model.training_steps(empty[0])) if make is MCLRec else [("all", lambda: model.objective(empty[0]))]
+    for _, objective in steps:
+        loss, _ = objective()
+        assert loss == 0
+        loss.backward()
+        for parameter in model.parameters():
+            assert parameter.grad is None or not parameter.grad.any()
+
+
 def test_models_refuse_what_they_cannot_use() -> None:
     batch = batch_of(same_target=False)
     with pytest.raises(ValueError, match="rows of the same target"):
@@ -327,3 +366,61 @@ def test_models_refuse_what_they_cannot_use() -> None:
         CL4SRecConfig(encoder="duorec")
     with pytest.raises(ValueError, match="did you mean 'gru4rec'"):
         CL4SRecConfig(encoder="gru4re")
+    with pytest.raises(ValueError, match="no such encoder; use one of: gru4rec, sasrec"):
+        CL4SRecConfig(encoder="foo")
+    with pytest.raises(ValueError, match="hidden must be a multiple of heads, got 15 and 2"):
+        CL4SRecConfig(hidden=15)
+
+
+def test_an_encoder_is_known_by_its_name_in_any_case() -> None:
+    assert DuoRecConfig(encoder="SASRec") == DuoRecConfig()
+    assert DuoRecConfig(encoder="GRU4Rec").layers == 1
+    assert CL4SRecConfig(encoder="gru4rec", hidden=15).encoder_config() == GRU4RecConfig(hidden=15, mask_row=True)
+
+
+class LastItemsConfig(ModelConfig):
+    max_length: int = 5
+    decay: float = 1.0
+
+
+class NamedLastItems(LastItems):
+    config_class = LastItemsConfig
+
+    def __init__(self, num_items: int, config: LastItemsConfig, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.decay = config.decay
+
+
+@pytest.fixture
+def last_items() -> Iterator[None]:
+    register_model("last-items", task="sequential")(NamedLastItems)
+    yield
+    unregister_model("last-items")
+
+
+@pytest.mark.usefixtures("last_items")
+def test_a_registered_encoder_has_settings_of_its_own() -> None:
+    model = seeded(DuoRec, DuoRecConfig(encoder="last-items", encoder_settings={"decay": 0.5}, max_length=5))
+    assert model.encoder.decay == 0.5
+    assert seeded(DuoRec, DuoRecConfig(encoder="last-items", max_length=5)).encoder.decay == 1.0
+    with pytest.raises(ValueError, match="last-items has no setting 'decays' of its own; did you mean 'decay'"):
+        DuoRecConfig(encoder="last-items", encoder_settings={"decays": 0.5})
+    with pytest.raises(ValueError, match="sasrec has no setting 'decay' of its own; leave encoder_settings out"):
+        DuoRecConfig(encoder_settings={"decay": 0.5})
+    with pytest.raises(ValueError, match="max_length in encoder_settings is no setting of the encoder alone"):
+        DuoRecConfig(encoder="last-items", encoder_settings={"max_length": 5})
+    with pytest.raises(ValueError, match=r"decay: .*number"):
+        DuoRecConfig(encoder="last-items", encoder_settings={"decay": "slow"})
+
+
+@pytest.mark.usefixtures("last_items")
+def test_an_encoder_without_a_mask_row_masks_with_padding() -> None:
+    torch.manual_seed(0)
+    for model in (
+        seeded(CL4SRec, CL4SRecConfig(max_length=5), encoder=LastItems()),
+        seeded(CL4SRec, CL4SRecConfig(encoder="last-items", max_length=5)),
+        seeded(CL4SRec, CL4SRecConfig(**SIZES), encoder=GRU4Rec(ITEMS, GRU4RecConfig(hidden=8))),
+    ):
+        assert model.mask_id == 0
+        assert model.objective(batch_of())[0].isfinite()
+    assert seeded(CL4SRec, CL4SRecConfig(**SIZES)).mask_id == ITEMS + 1
