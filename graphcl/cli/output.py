@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,19 @@ def print_metrics(title: str, metrics: Mapping[str, object]) -> None:
 def print_protocol(protocol: Mapping[str, object]) -> None:
     """Print how metrics were measured, on one line."""
     print("protocol: " + ", ".join(f"{name} {value}" for name, value in protocol.items()))
+
+
+@contextmanager
+def printed_warnings() -> Iterator[None]:
+    """Print warnings as a line each on standard error, without the place in the code that a program would want."""
+    import typer
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        typer.echo("graphcl: warning: " + " ".join(str(message).split()), err=True)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def write_output(path: Path, write: Callable[[Path], object]) -> None:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from graphcl.cli.options import refuse_options
-from graphcl.cli.output import print_json, print_metrics, print_protocol, write_output
+from graphcl.cli.output import print_json, print_metrics, print_protocol, printed_warnings, write_output
 from graphcl.errors import InputError
 
 if TYPE_CHECKING:
     import polars
 
-    from graphcl.pipelines.ranking import RankingPipeline
+    from graphcl.data import Interactions
+    from graphcl.pipelines.ranking import OnUnsupported, RankingPipeline
 
 RunFolder = Annotated[Path, typer.Argument(help="Run folder that `graphcl train` wrote.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
@@ -68,11 +69,22 @@ def recommend(
         ),
     ] = None,
     on_unsupported: Annotated[
-        Literal["raise", "ignore"], typer.Option(help="What to do about users that are unknown or have no history.")
+        Literal["raise", "warn", "ignore"],
+        typer.Option(help="What to do about users and items that are unknown, and users without a history."),
     ] = "raise",
+    user_column: Annotated[
+        str | None, typer.Option(help="A file of histories: column of the user id; detected if not given.")
+    ] = None,
+    item_column: Annotated[
+        str | None, typer.Option(help="A file of histories: column of the item id; detected if not given.")
+    ] = None,
+    time_column: Annotated[
+        str | None, typer.Option(help="A file of histories: column of the time; detected if not given.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Recommend items for users, or to complete bundles; external ids in and out."""
+    from graphcl.data import read_interactions
     from graphcl.pipelines import load_pipeline
     from graphcl.pipelines.bundle import BundleConstructor
     from graphcl.pipelines.ranking import RankingPipeline
@@ -85,6 +97,9 @@ def recommend(
     if history not in ("test", "all"):
         refuse_options({"users": users, "bundles": bundles}, "the users are those of the file of histories")
         users = "all" if owner == "user" else None
+    else:
+        columns = {"user_column": user_column, "item_column": item_column, "time_column": time_column}
+        refuse_options(columns, "it is of a file of histories, which --history names")
     given = {"user": users, "bundle": bundles}
     wanted = given.pop(owner)
     if wanted is None or any(other is not None for other in given.values()):
@@ -99,16 +114,18 @@ def recommend(
         raise InputError(
             f"-k {k} is above the {pipeline.num_items} items of the catalogue", "give a smaller -k", path=run
         )
-    if isinstance(pipeline, BundleConstructor):
-        refuse_options({"exclude_seen": exclude_seen}, "the items of a bundle are always left out")
-        partial = None if wanted == "all" else read_partial_bundles(Path(wanted))
-        table = pipeline.recommend(partial, k, on_unsupported=on_unsupported)
-    elif history not in ("test", "all"):
-        table = recommend_for_file(pipeline, Path(history), k, exclude_seen=exclude_seen, on_unsupported=on_unsupported)
-    else:
-        ids = None if wanted == "all" else read_user_ids(Path(wanted))
-        known: Literal["test", "all"] = "all" if history == "all" else "test"
-        table = pipeline.recommend(ids, k, exclude_seen=exclude_seen, history=known, on_unsupported=on_unsupported)
+    with printed_warnings():
+        if isinstance(pipeline, BundleConstructor):
+            refuse_options({"exclude_seen": exclude_seen}, "the items of a bundle are always left out")
+            partial = None if wanted == "all" else read_partial_bundles(Path(wanted))
+            table = pipeline.recommend(partial, k, on_unsupported=on_unsupported)
+        elif history not in ("test", "all"):
+            log = read_interactions(Path(history), user=user_column, item=item_column, time=time_column)
+            table = recommend_for_log(pipeline, log, k, exclude_seen=exclude_seen, on_unsupported=on_unsupported)
+        else:
+            ids = None if wanted == "all" else read_user_ids(Path(wanted))
+            known: Literal["test", "all"] = "all" if history == "all" else "test"
+            table = pipeline.recommend(ids, k, exclude_seen=exclude_seen, history=known, on_unsupported=on_unsupported)
     write_output(out, lambda path: _write_table(table, path, out.suffix))
     count = table[owner].n_unique()
     if as_json:
@@ -117,25 +134,24 @@ def recommend(
     typer.echo(f"wrote {table.height:,} rows for {count:,} {owner}s to {out}")
 
 
-def recommend_for_file(
+def recommend_for_log(
     pipeline: RankingPipeline,
-    path: Path,
+    log: Interactions,
     k: int,
     *,
     exclude_seen: bool | None,
-    on_unsupported: Literal["raise", "ignore"],
+    on_unsupported: OnUnsupported,
 ) -> polars.DataFrame:
-    """Recommend for users by histories from a file, whether or not the training data knew them.
+    """Recommend for users by their histories in a log, whether or not the training data knew them.
 
     Args:
         pipeline: a sequential recommender.
-        path: a table of interactions that the readers know; rows of a user go in time order, or in that of the file.
+        log: the histories.
         k, exclude_seen, on_unsupported: as in :func:`recommend`.
 
     Returns:
-        Columns user (as in the file), item, rank and score.
+        Columns user (as in the log), item, rank and score.
     """
-    from graphcl.data import read_interactions
     from graphcl.pipelines import SequentialRecommender
 
     if not isinstance(pipeline, SequentialRecommender):
@@ -143,7 +159,6 @@ def recommend_for_file(
             f"a {pipeline.task} run knows users by number, not by history", "use --history test or all, or a run of "
             "a sequential model",
         )  # fmt: skip
-    log = read_interactions(path)
     sequences, ids = log.sequences(), log.item_ids.external
     histories = [ids[sequences[user]].tolist() for user in range(len(sequences))]
     found = pipeline.recommend_for_histories(histories, k, exclude_seen=exclude_seen, on_unsupported=on_unsupported)

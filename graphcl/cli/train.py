@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -90,8 +91,12 @@ def train(
         first = settings.pop("seed", 0)
         if not isinstance(first, int):
             raise InputError(f"the seed {first!r} is no whole number", "give the first seed with --seed")
-        plan = plan_sweep(model, out, settings, alternatives, range(first, first + (seeds or 1)))
-    pipeline = create_pipeline(model, settings) if plan is None else plan.runs[0].pipeline
+        with faults_of_file(model, config):
+            plan = plan_sweep(model, out, settings, alternatives, range(first, first + (seeds or 1)))
+        pipeline = plan.runs[0].pipeline
+    else:
+        with faults_of_file(model, config):
+            pipeline = create_pipeline(model, settings)
     of_interactions = {
         "split": split,
         "k_core": k_core,
@@ -105,6 +110,7 @@ def train(
     reading = parse_assignments(load or [], "--load", "format=csv")
     if pipeline.data_kind == "interactions":
         refuse_options(of_graphs, f"{model} trains on interactions, not on a graph")
+        of_interactions["catalogue"] = getattr(pipeline, "catalogue", None)
         arguments = load_interactions(data, reading, of_interactions, item_features=pipeline.takes_item_features)
     elif pipeline.data_kind == "bundles":
         from graphcl.data import load_bundles
@@ -140,6 +146,24 @@ def train(
     typer.echo(f"run: {out}\nreport: {report}")
 
 
+@contextmanager
+def faults_of_file(model: str, config: Path | None) -> Iterator[None]:
+    """Name the file of settings in an error that these settings give by themselves."""
+    from graphcl.pipelines import create_pipeline
+
+    try:
+        yield
+    except InputError as error:
+        if config is not None and error.path is None:
+            try:
+                create_pipeline(model, read_settings(config))
+            except InputError as alone:
+                if str(alone) == str(error):
+                    problem = str(error).removesuffix(f"; {error.remedy}")
+                    raise InputError(problem, error.remedy, path=config) from error
+        raise
+
+
 def train_sweep(plan: Sweep, arguments: Mapping[str, Any], *, resume: bool, overwrite: bool, as_json: bool) -> None:
     """Train the runs of a sweep one after the other and print them side by side, best first.
 
@@ -173,7 +197,8 @@ def load_interactions(
     Args:
         data: name or path.
         reading: options of the reader.
-        options: those of the command line that concern interactions, None where they are not given.
+        options: those of the command line that concern interactions, None where they are not given, and the
+            ``catalogue`` that the pipeline wants.
         item_features: whether the pipeline takes features of items.
 
     Returns:
@@ -184,6 +209,8 @@ def load_interactions(
     columns = {name: options[f"{name}_column"] for name in ("user", "item", "time")}
     choices = {**columns, "on_bad_rows": options["on_bad_rows"], "duplicates": options["duplicates"]}
     given = {name: choice for name, choice in choices.items() if choice is not None}
+    if options.get("catalogue") == "features" and reading.get("item_features", _table_of_items_beside(Path(data))):
+        given["catalogue"] = reading.get("catalogue", "features")  # the table may name items that nobody met
     dataset = load_dataset(data, features=item_features, **{**reading, **given})
     minimum, method = options["k_core"], options["split"]
     if minimum is not None:
@@ -192,6 +219,11 @@ def load_interactions(
     methods = {"leave-one-out": leave_one_out, "time": split_by_time, "ratio": split_by_ratio}
     split = dataset.split() if method is None else methods[method](dataset.interactions)
     return {"data": split, **({"item_features": dataset.item_features} if item_features else {})}
+
+
+def _table_of_items_beside(path: Path) -> bool:
+    """Whether a RecBole file has one, which is read with it."""
+    return path.suffix == ".inter" and path.with_suffix(".item").is_file()
 
 
 def load_graph(data: str, reading: Mapping[str, Any], options: Mapping[str, Any]) -> GraphDataset:

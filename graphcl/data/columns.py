@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 BadRows: TypeAlias = Literal["raise", "drop"]
 Duplicates: TypeAlias = Literal["keep", "first", "last"]
+Catalogue: TypeAlias = Literal["interactions", "features"]
 Mask: TypeAlias = NDArray[np.bool_]
 
 ROLES = ("user", "item", "time", "value")
@@ -185,6 +186,7 @@ def build_interactions(
     min_value: float | None = None,
     user_features: pl.DataFrame | None = None,
     item_features: pl.DataFrame | None = None,
+    catalogue: Catalogue = "interactions",
 ) -> Interactions:
     """Check raw columns and map their ids.
 
@@ -196,6 +198,7 @@ def build_interactions(
         min_value: drop rows with a smaller value (ratings below 4, say).
         user_features: frame whose first column holds user ids; rows of unknown ids are left out and counted.
         item_features: likewise for items.
+        catalogue: whether the items are those of the "interactions", or also those that only the item "features" name.
 
     Returns:
         Interactions in source order.
@@ -210,6 +213,7 @@ def build_interactions(
     for name, option, allowed in (
         ("on_bad_rows", on_bad_rows, ("raise", "drop")),
         ("duplicates", duplicates, ("keep", "first", "last")),
+        ("catalogue", catalogue, ("interactions", "features")),
     ):
         if option not in allowed:
             raise ValueError(f"{name} must be one of {allowed}, got {option!r}")
@@ -243,6 +247,8 @@ def build_interactions(
         dropped.append(_dropped_rows("same user, item, time and value as another row", rows[repeats], raw))
         user, item = user[rest], item[rest]
         time, value = (None if array is None else array[rest] for array in (time, value))
+    if catalogue == "features":
+        item_ids, item = _with_items_of_features(item_ids, item, item_features, raw)
     features, unknown = {}, {}
     for role, frame, ids in (("user", user_features, user_ids), ("item", item_features, item_ids)):
         features[role] = known_features(frame, ids)
@@ -271,6 +277,29 @@ def build_interactions(
         item_features=features["item"],
         report=report,
     )
+
+
+def _with_items_of_features(
+    item_ids: IdMap, item: NDArray[np.int64], features: pl.DataFrame | None, raw: RawColumns
+) -> tuple[IdMap, NDArray[np.int64]]:
+    """The items of the log and those that its item features name, and the rows' items among them."""
+    import polars as pl
+
+    if features is None:
+        raise InputError(
+            "catalogue=features needs a table of items", "give it with item_features, or leave catalogue out",
+            path=raw.source,
+        )  # fmt: skip
+    known, named = item_ids.to_series(), id_series(features.to_series(0)).drop_nulls()
+    if known.dtype != named.dtype:
+        raise InputError(
+            f"the item features are keyed by {named.dtype} ids, the interactions by {known.dtype}",
+            "key both by the same ids",
+            path=raw.source,
+            column=features.columns[0],
+        )
+    every = IdMap(pl.concat([known, named.rename(known.name)]))
+    return every, every.to_internal(known)[item]
 
 
 def interactions_of_columns(

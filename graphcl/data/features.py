@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float32]
 Unknown = Literal["ignore", "raise"]
 
-__all__ = ["Incidence", "ItemFeatures", "read_item_features", "read_item_incidence", "table_features"]
+__all__ = [
+    "Incidence",
+    "ItemFeatures",
+    "named_items",
+    "read_item_features",
+    "read_item_incidence",
+    "table_features",
+]
 
 _FORMATS = (".npy", ".npz", ".parquet", ".safetensors", ".csv", ".tsv", ".jsonl")
 _KEY_NAMES = ("ids", "item_ids", "item", "keys")
@@ -193,6 +200,40 @@ def read_item_features(
     for name, table in tables.items():
         vectors[name], present[name], unknown[name] = _aligned(name, table, item_ids, on_unknown)
     return ItemFeatures(item_ids, vectors, present, unknown=unknown)
+
+
+def named_items(sources: Mapping[str, Any] | str | Path | pl.DataFrame) -> pl.Series | None:
+    """Ids of the items that features name, whether the catalogue holds them or not.
+
+    Args:
+        sources: as `read_item_features` takes them.
+
+    Returns:
+        Distinct ids in order; None where no row has an id but its number, which names no item that is not known
+        otherwise (row 0 may be padding).
+
+    Raises:
+        InputError: as `read_item_features`; sources that are keyed by ids of different types.
+
+    Complexity:
+        O(rows x width).
+
+    Example:
+        >>> named_items({"text": ([9, 5], np.eye(2))}).to_list()
+        [5, 9]
+    """
+    import polars as pl
+
+    named = sources if isinstance(sources, Mapping) else {"": sources}
+    ids = [
+        id_series(table.ids).rename("item")
+        for source in named.values()
+        for table in _read_tables(source).values()
+        if table.ids is not None
+    ]
+    if len({series.dtype for series in ids}) > 1:
+        raise InputError("the features are keyed by ids of different types", "key all of them by the ids of the items")
+    return pl.concat(ids).drop_nulls().unique().sort() if ids else None
 
 
 def read_item_incidence(source: str | Path, item_ids: IdMap, modalities: Iterable[str]) -> ItemFeatures:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from graphcl.data.columns import (
     BadRows,
+    Catalogue,
     Duplicates,
     RawColumns,
     build_interactions,
@@ -68,6 +69,7 @@ def read_interactions(
     min_value: float | None = None,
     user_features: Any = None,
     item_features: Any = None,
+    catalogue: Catalogue = "interactions",
 ) -> Interactions:
     """Read a log from a file or a frame.
 
@@ -98,6 +100,8 @@ def read_interactions(
         user_features: path or frame with a row a user, see `read_features`. False ignores a `.user` file beside an
             atomic one.
         item_features: path or frame with a row an item, likewise.
+        catalogue: "interactions": rows of features of other items than those of the log are left out and counted;
+            "features": their items join the catalogue, as items without interactions.
 
     Returns:
         Interactions in source order, with a report of what was read and dropped.
@@ -148,6 +152,7 @@ def read_interactions(
         min_value=min_value,
         user_features=_features_or_none(features["user"], "user"),
         item_features=_features_or_none(features["item"], "item"),
+        catalogue=catalogue,
     )
 
 

@@ -7,10 +7,12 @@ here sees training rows alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +42,38 @@ __all__ = [
     "text_vectors",
 ]
 
-_PARTS = ("attributes", "cooccurrence", "features", "text")
+
+class _Allowed(NamedTuple):
+    """What a setting may be: in words, and as a test."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def _numbers(words: str, least: float, most: float) -> _Allowed:
+    # NaN lies in no range. Yes and no, which Python counts as 1 and 0, are no numbers here.
+    return _Allowed(words, lambda value: _is_a(Real, value) and least <= value <= most)
+
+
+def _is_a(kind: type, value: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+_COUNT = _Allowed("an integer of at least 1", lambda value: _is_a(Integral, value) and value >= 1)
+_FINITE = _numbers("a finite number", -sys.float_info.max, sys.float_info.max)
+_SHARE = _numbers("a number from 0 to 1", 0, 1)
+# Vectors are float32: a part of far smaller weight would vanish, and one of far larger weight overflow.
+_WEIGHT = _numbers("a number from 1e-6 to 1e6", 1e-6, 1e6)
+_MODEL = _Allowed("the name or folder of a model", lambda value: isinstance(value, str))
+_ENCODER = _Allowed("a function from texts to vectors", lambda value: value is None or callable(value))
+
+#: Settings of each part beside its weight; a file has none.
+_SETTINGS: dict[str, dict[str, _Allowed]] = {
+    "attributes": {"width": _COUNT},
+    "cooccurrence": {"width": _COUNT, "window": _COUNT, "shift": _FINITE, "context": _SHARE},
+    "features": {"width": _COUNT},
+    "text": {"model": _MODEL, "batch_size": _COUNT, "encode": _ENCODER},
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,18 +109,18 @@ def semantic_vectors(
         split: gives the catalogue, the attributes of the items and, for co-occurrence, the training rows.
         source: ``attributes``, ``cooccurrence``, ``text``, ``features``, or the path of a file keyed by item id; some
             of them joined side by side, as a list or in the form ``attributes+cooccurrence``; or a mapping from such to
-            arguments of its function, as in ``{"attributes": {"width": 64}, "cooccurrence": {"weight": 0.5},
-            "llm.npz": {}}``. ``weight`` scales a part in the join. ``joint`` stands for all that is there: the features
-            or else the attributes, where there are any, and co-occurrence.
-        features: what ``features`` stands for.
-        width: of each part that is reduced, where its arguments do not say.
+            settings of its function, as in ``{"attributes": {"width": 64}, "cooccurrence": {"weight": 0.5},
+            "llm.npz": {}}``. ``weight``, from 1e-6 to 1e6, scales a part in the join. ``joint`` stands for all that is
+            there: the features or else the attributes, where there are any, and co-occurrence.
+        features: what ``features`` stands for; the numbers in the table of the items when None.
+        width: of each part that is reduced, where its settings do not say.
 
     Returns:
         The vectors, aligned with the catalogue.
 
     Raises:
-        InputError: an unknown part or argument, no attributes, text or features in the data, or a file that cannot be
-            read.
+        InputError: an unknown part or setting or a value that it does not accept, no attributes, text or features in
+            the data, or a file that cannot be read.
         MissingPackageError: ``text`` without the extra ``[text]``.
 
     Complexity:
@@ -102,38 +135,94 @@ def semantic_vectors(
     known = "features" if features is not None else "attributes"
     there = features is not None or split.interactions.item_features is not None
     every: list[tuple[str, dict[str, Any]]] = [*([(known, {})] if there else []), ("cooccurrence", {})]
-    named = _named_parts(source)
-    parts = [part for name, options in named for part in (every if name == "joint" else [(name, options)])]
+    named = [(name, _read_settings(name, settings)) for name, settings in _named_parts(source)]
+    parts = [part for name, settings in named for part in (every if name == "joint" else [(name, settings)])]
     if not parts:
-        raise InputError("no source of semantic vectors is named", f"name {', '.join(_PARTS)}, or a file")
-    weights = [float(options.pop("weight", 1.0)) for _, options in parts]
-    made = []
-    for name, options in parts:
-        try:
-            made.append(_part(split, name, options, features, width))
-        except TypeError as error:
-            raise InputError(f"{name} does not take these arguments ({error})", "see graphcl.data.semantics") from error
+        raise InputError("no source of semantic vectors is named", f"name {', '.join(_SETTINGS)}, or a file")
+    weights = [float(settings.pop("weight", 1.0)) for _, settings in parts]
+    made = [_part(split, name, settings, features, width) for name, settings in parts]
     return made[0] if len(made) == 1 else join_vectors(made, weights)
 
 
-def _named_parts(source: Any) -> list[tuple[str, dict[str, Any]]]:
+def _named_parts(source: Any) -> list[tuple[str, Any]]:
+    """The sources and their settings, which are not checked yet."""
     if isinstance(source, Mapping):
-        return [(str(name), dict(options or {})) for name, options in source.items()]
-    if isinstance(source, str) and "+" in source and not Path(source).exists():
-        source = [name.strip() for name in source.split("+")]
-    return [(str(name), {}) for name in ([source] if isinstance(source, str | Path) else source)]
+        named = list(source.items())
+    elif isinstance(source, str) and "+" in source and not Path(source).exists():
+        named = [(name.strip(), None) for name in source.split("+")]
+    elif isinstance(source, Iterable) and not isinstance(source, str):
+        named = [(name, None) for name in source]
+    else:
+        named = [(source, None)]
+    for name, _ in named:
+        if not isinstance(name, str | Path):
+            raise InputError(
+                f"a source of semantic vectors is a name or a path, got {name!r}",
+                f"name {', '.join(_SETTINGS)}, or a file, or give a mapping from such to their settings",
+            )
+    return [(str(name), settings) for name, settings in named]
+
+
+def _read_settings(part: str, settings: Any) -> dict[str, Any]:
+    """The settings of a part after their check; numbers may come as the text that YAML makes of 1e-3."""
+    if part not in (*_SETTINGS, "joint") and not Path(part).suffix:
+        raise InputError(
+            f"unknown source of semantic vectors {part!r}",
+            f"{nearest(part, (*_SETTINGS, 'joint'))}use {', '.join(_SETTINGS)}, joint, or a file",
+        )
+    if settings is None:
+        return {}
+    if not isinstance(settings, Mapping):
+        raise InputError(f"the settings of {part} are {settings!r}, not a mapping", "give them as name: value")
+    allowed = {} if part == "joint" else _allowed(part)
+    for name in settings:
+        if name not in allowed:
+            remedy = f"{nearest(str(name), allowed)}use {', '.join(allowed)}" if allowed else "name its parts instead"
+            raise InputError(f"{part} has no setting {name!r}", remedy)
+    read = {
+        name: _number_of(value) if allowed[name] in (_FINITE, _SHARE, _WEIGHT) else value
+        for name, value in settings.items()
+    }
+    _check_settings(part, **read)
+    return read
+
+
+def _number_of(value: Any) -> Any:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _allowed(part: str) -> dict[str, _Allowed]:
+    return {**_SETTINGS.get(part, {}), "weight": _WEIGHT}
+
+
+def _check_settings(part: str, **settings: Any) -> None:
+    allowed = _allowed(part)
+    for name, value in settings.items():
+        if not allowed[name].holds(value):
+            raise InputError(f"setting {name!r} of {part} does not accept {value!r}", f"give {allowed[name].words}")
 
 
 def _part(
-    split: Split, name: str, options: dict[str, Any], features: ItemFeatures | None, width: int
+    split: Split, name: str, settings: dict[str, Any], features: ItemFeatures | None, width: int
 ) -> SemanticVectors:
+    import polars as pl
+
     ids = split.interactions.item_ids
     if name == "cooccurrence":
-        return cooccurrence_vectors(split, **{"width": width, **options})
+        return cooccurrence_vectors(split, **{"width": width, **settings})
     if name == "features":
         if features is None:
-            raise InputError("features needs features of the items", "give item_features, or use cooccurrence")
-        return feature_vectors(features.align(ids), **{"width": width, **options})
+            table = split.interactions.item_features
+            if table is None or any(dtype == pl.String for dtype in table.dtypes[1:]):
+                raise InputError(
+                    "features needs features of the items as numbers",
+                    "give item_features, or use attributes or cooccurrence",
+                )
+            features = read_item_features(table, ids)
+        return feature_vectors(features.align(ids), **{"width": width, **settings})
     if name in ("attributes", "text"):
         table = split.interactions.item_features
         if table is None:
@@ -142,14 +231,25 @@ def _part(
                 "load them with their features (features=True), give item_features, or use cooccurrence or a file",
             )
         if name == "text":
-            return text_vectors(table, ids, **options)
-        return attribute_vectors(table, ids, **{"width": width, **options})
-    if not Path(name).suffix:
-        raise InputError(
-            f"unknown source of semantic vectors {name!r}",
-            f"{nearest(name, (*_PARTS, 'joint'))}use {', '.join(_PARTS)}, joint, or a file",
-        )
-    return file_vectors(name, ids, **options)
+            return text_vectors(table, ids, **settings)
+        return attribute_vectors(table, ids, **{"width": width, **settings})
+    return file_vectors(name, ids)
+
+
+def semantic_files(source: Any) -> list[Path]:
+    """The files among the sources that a setting names.
+
+    Args:
+        source: as `semantic_vectors` takes it.
+
+    Returns:
+        Their paths, which need not exist.
+
+    Example:
+        >>> [file.name for file in semantic_files("llm.npz+cooccurrence")]
+        ['llm.npz']
+    """
+    return [Path(name) for name, _ in _named_parts(source) if name not in (*_SETTINGS, "joint") and Path(name).suffix]
 
 
 def attribute_vectors(
@@ -166,13 +266,13 @@ def attribute_vectors(
             words); a mapping from item id to attributes; or a file that `read_features` knows, such as a JSON object
             from ids to lists.
         item_ids: the catalogue.
-        width: D; less where there are fewer items or attributes.
+        width: D, at least 1; less where there are fewer items or attributes.
 
     Returns:
         The vectors; an item without attributes has none.
 
     Raises:
-        InputError: no column of attributes, an item twice, or no known item with an attribute.
+        InputError: no column of attributes, an item twice, no known item with an attribute, or a width below 1.
 
     Complexity:
         O(entries x width) for the decomposition.
@@ -185,6 +285,7 @@ def attribute_vectors(
     import polars as pl
     from scipy.sparse import csr_array
 
+    _check_settings("attributes", width=width)
     frame = _as_frame(attributes)
     key, *columns = frame.columns
     if not columns:
@@ -224,10 +325,10 @@ def cooccurrence_vectors(
 
     Args:
         split: its training rows alone are read.
-        width: D; less in a small catalogue.
-        window: places.
+        width: D, at least 1; less in a small catalogue.
+        window: places, at least 1.
         shift: subtracted from the information.
-        context: power that flattens the counts of the context items.
+        context: power that flattens the counts of the context items, from 0 to 1.
 
     Returns:
         The vectors; an item that never stands beside another in training has none.
@@ -237,11 +338,18 @@ def cooccurrence_vectors(
 
     Complexity:
         O(E window + entries x width).
+
+    Example:
+        >>> from graphcl.data import Interactions, leave_one_out
+        >>> log = Interactions.from_arrays([0] * 5 + [1] * 5, [0, 1, 2, 3, 4, 3, 4, 5, 0, 1])
+        >>> made = cooccurrence_vectors(leave_one_out(log), width=2)  # training holds 0, 1, 2 and 3, 4, 5
+        >>> cosines = made.vectors @ made.vectors[0]
+        >>> bool((cosines[:3] > 0.99).all()), bool((abs(cosines[3:]) < 0.01).all())
+        (True, True)
     """
     from scipy.sparse import csr_array
 
-    if window < 1:
-        raise InputError(f"window must be at least 1, got {window}", "give how many places apart items may stand")
+    _check_settings("cooccurrence", width=width, window=window, shift=shift, context=context)
     sequences = split.train_sequences()
     items, size = sequences.items, split.interactions.num_items
     owner = np.repeat(np.arange(len(sequences)), sequences.lengths)
@@ -279,7 +387,7 @@ def text_vectors(
             id to text; or a file that `read_features` knows.
         item_ids: the catalogue.
         model: see `encode_texts`.
-        batch_size: texts a step.
+        batch_size: texts a step, at least 1.
         encode: your own encoder instead: a list of texts to ``[n, D]``.
 
     Returns:
@@ -287,7 +395,7 @@ def text_vectors(
 
     Raises:
         MissingPackageError: without the extra ``[text]`` and without ``encode``.
-        InputError: the model cannot be loaded, an item twice, or no known item with text.
+        InputError: the model cannot be loaded, an item twice, no known item with text, or an argument out of range.
 
     Complexity:
         One pass of the encoder over every distinct text.
@@ -297,6 +405,7 @@ def text_vectors(
         >>> made.present.tolist()
         [True, False]
     """
+    _check_settings("text", model=model, batch_size=batch_size, encode=encode)
     frame = _as_frame(texts)
     place = item_ids.to_internal(_once(frame.get_column(frame.columns[0])), unknown="ignore")
     lines = _as_texts(frame)
@@ -314,13 +423,13 @@ def feature_vectors(features: ItemFeatures, *, width: int = 64) -> SemanticVecto
 
     Args:
         features: of the catalogue.
-        width: D of a modality that is lists; less where there are fewer items or list entries.
+        width: D of a modality that is lists, at least 1; less where there are fewer items or list entries.
 
     Returns:
         The vectors; an item without any modality has none.
 
     Raises:
-        InputError: there is no modality.
+        InputError: there is no modality, or a width below 1.
 
     Complexity:
         O(I D), and O(entries x width) for lists.
@@ -332,6 +441,7 @@ def feature_vectors(features: ItemFeatures, *, width: int = 64) -> SemanticVecto
     """
     from scipy.sparse import csr_array
 
+    _check_settings("features", width=width)
     parts = [_made(table, features.item_ids) for table in features.vectors.values()]
     for lists in features.incidence.values():
         ones, shape = np.ones(lists.node.size), (len(features.item_ids), lists.num_hyperedges)
@@ -373,20 +483,32 @@ def join_vectors(parts: Sequence[SemanticVectors], weights: Sequence[float] | No
 
     Args:
         parts: of one catalogue.
-        weights: one a part, above 0; equal by default.
+        weights: one a part, from 1e-6 to 1e6; equal by default.
 
     Returns:
         The joined vectors; an item that lacks a part is compared by the others.
 
     Raises:
-        InputError: no part, parts of different catalogues, or a weight that is not above 0.
+        InputError: no part, parts of different catalogues, or not one weight in its range for each.
 
     Complexity:
         O(I D).
+
+    Example:
+        >>> def part(*rows):
+        ...     return file_vectors(([3, 7], list(rows)), IdMap([3, 7]))
+        >>> made = join_vectors([part([1.0, 0.0], [1.0, 0.0]), part([1.0, 0.0], [0.0, 1.0])], [2.0, 1.0])
+        >>> round(float(made.vectors[0] @ made.vectors[1]), 3)  # (4 * 1 + 1 * 0) / 5
+        0.8
     """
     scales = [1.0] * len(parts) if weights is None else list(weights)
-    if not parts or len(scales) != len(parts) or any(not scale > 0 for scale in scales):
-        raise InputError("joining needs parts and a weight above 0 for each", "give both")
+    if not parts:
+        raise InputError("there are no vectors to join", "give at least one part")
+    if len(scales) != len(parts):
+        raise InputError(f"there are {len(scales)} weights for {len(parts)} parts", "give one weight a part")
+    for scale in scales:
+        if not _WEIGHT.holds(scale):
+            raise InputError(f"weight does not accept {scale!r}", f"give {_WEIGHT.words}")
     if any(part.item_ids != parts[0].item_ids for part in parts):
         raise InputError("the vectors are of different catalogues", "make all of them for one catalogue")
     joined = np.concatenate([scale * part.vectors for scale, part in zip(scales, parts, strict=True)], axis=1)
@@ -431,6 +553,14 @@ def prefix_vectors(vectors: SemanticVectors, split: Split) -> FloatArray:
 
     Complexity:
         O(E D) time and memory.
+
+    Example:
+        >>> from graphcl.data import Interactions, leave_one_out
+        >>> log = Interactions.from_arrays([0] * 4 + [1] * 4, [0, 1, 2, 3, 3, 2, 1, 0])
+        >>> split = leave_one_out(log)  # training holds 0, 1 and 3, 2
+        >>> made = SemanticVectors(split.interactions.item_ids, np.eye(4, dtype=np.float32), np.ones(4, dtype=bool))
+        >>> (prefix_vectors(made, split) ** 2).round(1).tolist()
+        [[1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.5, 0.5]]
     """
     sequences = split.train_sequences()
     sums = np.cumsum(vectors.vectors[sequences.items], axis=0, dtype=np.float64)
@@ -474,8 +604,6 @@ def _reduced(matrix: csr_array, item_ids: IdMap, width: int, *, power: float = 1
     """Rows of ``U S^power`` of the largest singular values, of unit length; signs do not depend on chance."""
     from scipy.sparse.linalg import svds
 
-    if width < 1:
-        raise InputError(f"width must be at least 1, got {width}", "give how wide the vectors are to be")
     most = min(matrix.shape)
     if most <= width + 1:
         left, values, _ = np.linalg.svd(matrix.toarray(), full_matrices=False)

@@ -19,6 +19,7 @@ from graphcl.errors import InputError
 from graphcl.graphs import BipartiteGraph, mmhcl_item_hypergraph
 from graphcl.kernels import SparseMatrix
 from graphcl.metrics import RankingEvaluation, retrieved_ndcg
+from graphcl.pipelines.catalogue import with_items
 from graphcl.pipelines.checkpoints import load_tensors, save_tensors
 from graphcl.pipelines.ranking import (
     Histories,
@@ -166,7 +167,7 @@ class CollaborativeRecommender(RankingPipeline):
         if source is not None:
             features = self._read_features(source, split.interactions.item_ids)
             if self.settings.catalogue == "features":
-                split = with_catalogue(split, features.item_ids)
+                split = with_items(split, [features.item_ids.to_series()])
             features = features.align(split.interactions.item_ids)
             self._blocks = item_hypergraph_blocks(features, self.model_config.neighbours)
             self._unknown_rows = dict(features.unknown)
@@ -360,16 +361,3 @@ def join_blocks(blocks: list[SparseMatrix]) -> SparseMatrix:
     before = np.cumsum([0, *(block.shape[1] for block in blocks)]).tolist()
     columns = torch.cat([block.columns + start for block, start in zip(blocks, before[:-1], strict=True)])
     return SparseMatrix.from_coo(rows, columns, shape=(blocks[0].shape[0], before[-1]), check=False)
-
-
-def with_catalogue(split: Split, item_ids: IdMap) -> Split:
-    """The split over a larger catalogue that holds all its items."""
-    import polars as pl
-
-    rows = split.interactions
-    known = rows.item_ids.to_series()
-    if known.dtype != item_ids.to_series().dtype:
-        raise InputError("item ids of the features are of another type than those of the interactions", "use one type")
-    every = IdMap(pl.concat([known, item_ids.to_series()]).unique())
-    item = every.to_internal(known)[rows.item]
-    return Split(replace(rows, item=item, item_ids=every), split.part, split.protocol)

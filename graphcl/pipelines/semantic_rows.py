@@ -85,6 +85,13 @@ def retrieve_rows(
         The retrieval; -1 where there are fewer than k.
 
     Complexity: O(R P D) time for P sequences in the pool, O((R + P) D + R k) memory and a block of scores.
+
+    Example:
+        >>> from graphcl.pipelines.batches import training_windows
+        >>> items, offsets = np.array([1, 2, 1, 2, 3, 1]), np.array([0, 2, 4, 6])
+        >>> rows = training_windows(items, offsets, max_length=5, rows="prefix")
+        >>> retrieve_rows(rows, offsets, np.eye(3, dtype=np.float32), k=1, max_length=5).neighbours.tolist()
+        [[1], [0], [0]]
     """
     owner = np.searchsorted(offsets, rows.start, side="right") - 1
     if pool == "users":

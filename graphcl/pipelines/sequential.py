@@ -13,13 +13,15 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from graphcl.data import Interactions, ItemFeatures, Split, read_item_features, semantic_vectors
+from graphcl.data.features import named_items
 from graphcl.data.ranges import offsets_of
+from graphcl.data.semantics import semantic_files
 from graphcl.errors import InputError
 from graphcl.models.settings import Rate
 from graphcl.pipelines.base import Embeddings
 from graphcl.pipelines.batches import TrainingWindows, WindowSource, history_batches, training_windows
+from graphcl.pipelines.catalogue import with_items
 from graphcl.pipelines.checkpoints import load_tensors, save_tensors
-from graphcl.pipelines.collaborative import with_catalogue
 from graphcl.pipelines.contrast_rows import ContrastSource, rows_by_target
 from graphcl.pipelines.ranking import (
     Histories,
@@ -97,12 +99,13 @@ class SequentialRecommender(RankingPipeline):
 
     task: ClassVar[str] = "sequential"
     settings_class: ClassVar[type[RankingSettings]] = SequentialSettings
-    optional_artefacts: ClassVar[tuple[str, ...]] = (ITEM_VECTORS,)
+    optional_artefacts: ClassVar[tuple[str, ...]] = (*RankingPipeline.optional_artefacts, ITEM_VECTORS)
 
     def __init__(self, model: str = "sasrec", **settings: Any) -> None:
         super().__init__(model, **settings)
         self._given_features: Any = None
         self._vectors: FloatArray | None = None
+        self._source_of_vectors = b""
         stride = self.settings.window_stride
         if stride is not None and stride > self.model_config.max_length:
             raise InputError(
@@ -113,6 +116,11 @@ class SequentialRecommender(RankingPipeline):
     def takes_item_features(self) -> bool:  # type: ignore[override]
         """Whether the model reads features of items."""
         return bool(getattr(self.model_class, "uses_item_vectors", False))
+
+    @property
+    def catalogue(self) -> Literal["interactions", "features"]:
+        """Whether items that only features name are ranked as well; see the setting of the model."""
+        return getattr(self.model_config, "catalogue", "interactions")
 
     def fit(
         self,
@@ -130,7 +138,7 @@ class SequentialRecommender(RankingPipeline):
             out: run folder to write; nothing is kept on disk when None.
             item_features: features of the items, for models that retrieve by them: what
                 `graphcl.data.read_item_features` gives or takes, vectors of any origin (of a language model, say) among
-                them. Items that only the features of an `ItemFeatures` name join the catalogue.
+                them. Items that only they name join the catalogue, unless the model's setting ``catalogue`` says no.
             resume: continue the run in ``out`` from its last checkpoint, or start it when there is none.
             overwrite: replace a run that ``out`` already holds.
 
@@ -150,22 +158,29 @@ class SequentialRecommender(RankingPipeline):
         self._vectors = None
         if not self.takes_item_features:
             return split
-        given = self._given_features
-        features = given if given is None or isinstance(given, ItemFeatures) else None
-        if given is not None and features is None:
+        given, config = self._given_features, self.model_config
+        files = semantic_files(config.semantics)
+        if self.catalogue == "features":
+            named = [given.item_ids.to_series()] if isinstance(given, ItemFeatures) else []
+            sources = files if given is None or isinstance(given, ItemFeatures) else [given, *files]
+            split = with_items(split, [*named, *(named_items(source) for source in sources)])
+        features = given
+        if given is not None and not isinstance(given, ItemFeatures):
             features = read_item_features(given, split.interactions.item_ids)
         if features is not None:
-            if (split.interactions.item_ids.to_internal(features.item_ids.to_series(), unknown="ignore") < 0).any():
-                split = with_catalogue(split, features.item_ids)
             features = features.align(split.interactions.item_ids)
-        config = self.model_config
         self._vectors = semantic_vectors(split, config.semantics, features=features, width=config.semantic_dim).vectors
+        # What the vectors come from, not their bits: a decomposition has other ones on another processor.
+        digest = hashlib.sha256(b"" if features is None else features.content_hash().encode())
+        for file in files:
+            digest.update(file.read_bytes())
+        self._source_of_vectors = digest.digest()
         return split
 
     def _hash_data(self, data: Split) -> str:
         if self._vectors is None:
             return super()._hash_data(data)
-        return hashlib.sha256(super()._hash_data(data).encode() + self._vectors.tobytes()).hexdigest()
+        return hashlib.sha256(super()._hash_data(data).encode() + self._source_of_vectors).hexdigest()
 
     def _write_data(self, folder: RunFolder, data: Split) -> None:
         super()._write_data(folder, data)
@@ -210,25 +225,24 @@ class SequentialRecommender(RankingPipeline):
 
     def _source(self, model: Any, windows: TrainingWindows, offsets: IntArray) -> WindowSource:
         """The steps of an epoch, with rows for contrastive terms where the model wants them."""
-        settings, needs = self.settings, getattr(model, "contrast", None)
-        if needs is None or not needs.rows:
-            return WindowSource(windows, settings.batch_size, settings.seed)
-        rows = training_windows(windows.items, offsets, max_length=self.model_config.max_length, rows="prefix")
-        retrieval = None
+        settings, config, needs = self.settings, self.model_config, getattr(model, "contrast", None)
         if self._vectors is not None:
-            config = self.model_config
             trained = np.bincount(windows.items, minlength=model.num_items + 1)[1:] > 0
             model.set_item_neighbours(*similar_items(self._vectors, trained, config.neighbours))
-            if needs.retrieved:
-                retrieval = retrieve_rows(
-                    rows,
-                    offsets,
-                    self._vectors,
-                    k=config.neighbours,
-                    max_length=config.max_length,
-                    pool=config.pool,
-                    same_user=config.same_user,
-                )
+        if needs is None or not needs.rows:
+            return WindowSource(windows, settings.batch_size, settings.seed)
+        rows = training_windows(windows.items, offsets, max_length=config.max_length, rows="prefix")
+        retrieval = None
+        if self._vectors is not None and needs.retrieved:
+            retrieval = retrieve_rows(
+                rows,
+                offsets,
+                self._vectors,
+                k=config.neighbours,
+                max_length=config.max_length,
+                pool=config.pool,
+                same_user=config.same_user,
+            )
         return ContrastSource(
             windows,
             settings.batch_size,
@@ -266,7 +280,8 @@ class SequentialRecommender(RankingPipeline):
             A polars frame with columns history (its place in ``histories``), item, rank and score.
 
         Raises:
-            InputError: when not fitted, or for an unsupported item or history under ``raise``.
+            InputError: when not fitted, for a history that is no list, or for an unsupported item or history under
+                ``raise``.
             ValueError: when ``k`` is below 1.
         """
         import polars as pl
@@ -274,6 +289,11 @@ class SequentialRecommender(RankingPipeline):
         model, data = self._fitted()
         require_positive(k)
         ids = data.interactions.item_ids
+        for number, history in enumerate(histories):
+            if isinstance(history, str | bytes) or not isinstance(history, Iterable):
+                raise InputError(
+                    f"history {number} is {history!r}, not a list of items", "give a list of item ids for each person"
+                )
         listed = [list(history) for history in histories]
         owner = np.repeat(np.arange(len(listed)), [len(history) for history in listed])
         flat = [item for history in listed for item in history]
@@ -311,6 +331,15 @@ def history_vectors(model: Any, items: IntArray, offsets: IntArray) -> Tensor:
 
     Returns:
         [N, d] on the device of the model.
+
+    Complexity:
+        That of the encoder on the last L items of each history, in batches of about 8,192 items.
+
+    Example:
+        >>> from graphcl.models import SASRec, SASRecConfig
+        >>> model = SASRec(num_items=9, config=SASRecConfig(hidden=8, max_length=4))
+        >>> history_vectors(model, np.array([2, 0, 8]), np.array([0, 2, 3])).shape
+        torch.Size([2, 8])
     """
     table: Tensor = model.item_embeddings()
     queries = table.new_empty(offsets.size - 1, table.shape[1])

@@ -169,6 +169,25 @@ def test_features_from_other_files(tmp_path: Path) -> None:
         read_features(write(tmp_path, "bad.json", "{"), "item")
 
 
+def test_items_that_only_features_name_join_the_catalogue_when_asked_for() -> None:
+    log = pl.DataFrame({"user": [1, 1, 2], "item": [30, 10, 30]})
+    items = pl.DataFrame({"item": [20, 30, 40], "kind": ["a", "b", "c"]})
+    closed = read_interactions(log, item_features=items)
+    assert closed.item_ids.to_series().to_list() == [10, 30]
+    assert closed.report.unknown_feature_ids == {"item": 2}
+    whole = read_interactions(log, item_features=items, catalogue="features")
+    assert whole.item_ids.to_series().to_list() == [10, 20, 30, 40]
+    assert whole.item_ids.to_external(whole.item).tolist() == [30, 10, 30]
+    assert whole.item_features is not None
+    assert whole.item_features["item"].to_list() == [20, 30, 40]
+    with pytest.raises(InputError, match="catalogue=features needs a table of items"):
+        read_interactions(log, catalogue="features")
+    with pytest.raises(InputError, match="keyed by String ids, the interactions by Int64"):
+        read_interactions(log, item_features=pl.DataFrame({"item": ["x"], "kind": ["a"]}), catalogue="features")
+    with pytest.raises(ValueError, match="catalogue must be one of"):
+        read_interactions(log, item_features=items, catalogue="all")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("texts", "expected"),
     [

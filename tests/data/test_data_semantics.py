@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from graphcl.data import IdMap, Interactions, leave_one_out
+from graphcl.data import IdMap, Interactions, leave_one_out, read_item_features
 from graphcl.data import semantics as s
 from graphcl.data.splits import TRAIN, Split
 from graphcl.errors import InputError, MissingPackageError
@@ -117,7 +118,12 @@ def test_bad_sources_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for source, message in (
         ("atributes", "did you mean 'attributes'"),
         ("attributes", "no table of items"),
-        ({"cooccurrence": {"widht": 3}}, "does not take these arguments"),
+        ({"cooccurrence": {"widht": 3}}, "cooccurrence has no setting 'widht'; did you mean 'width'"),
+        ({"llm.npz": {"width": 3}}, "llm.npz has no setting 'width'; use weight"),
+        ({"joint": {"weight": 2}}, "joint has no setting 'weight'; name its parts"),
+        ({"cooccurrence": 3}, "settings of cooccurrence are 3, not a mapping"),
+        (3, "source of semantic vectors is a name or a path, got 3"),
+        ([{"cooccurrence": {}}], "source of semantic vectors is a name or a path, got"),
         ("nowhere.npz", "nowhere.npz"),
         ([], "no source"),
     ):
@@ -128,3 +134,58 @@ def test_bad_sources_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(MissingPackageError, match=r"pip install 'graphcl\[text\]'"):
         s.text_vectors({1: "soap"}, IdMap([1]))
+
+
+def test_settings_of_every_part_are_checked_before_any_vector_is_made() -> None:
+    split = random_split()
+    count, share, weight = "an integer of at least 1", "a number from 0 to 1", "a number from 1e-6 to 1e6"
+    for part, name, values, allowed in (
+        ("attributes", "width", (0, -1, 2.5, "a", None, True), count),
+        ("features", "width", (0, "a"), count),
+        ("cooccurrence", "width", (0, "a"), count),
+        ("cooccurrence", "window", (0, 1.5, "a", None, False), count),
+        ("cooccurrence", "shift", ("a", float("inf"), float("nan"), None, True, [1]), "a finite number"),
+        ("cooccurrence", "context", ("a", -0.1, 1.1, float("nan")), share),
+        ("text", "model", (3, None), "the name or folder of a model"),
+        ("text", "batch_size", (0, "a"), count),
+        ("text", "encode", (3,), "a function"),
+        ("llm.npz", "weight", (0, "a"), weight),
+        ("cooccurrence", "weight", (0, -1, "a", float("nan"), float("inf"), 10**400, 1e-9, True, None), weight),
+    ):
+        for value in values:
+            message = re.escape(f"setting {name!r} of {part} does not accept {value!r}; give {allowed}")
+            for source in ({part: {name: value}}, {"cooccurrence": {}, part: {name: value}}):
+                with pytest.raises(InputError, match=message):
+                    s.semantic_vectors(split, source)
+    for arguments in ({"width": 0}, {"window": "a"}, {"shift": "1"}, {"context": 2}):
+        with pytest.raises(InputError, match=f"setting '{next(iter(arguments))}' of cooccurrence does not accept"):
+            s.cooccurrence_vectors(split, **arguments)
+    with pytest.raises(InputError, match="setting 'width' of attributes does not accept 0"):
+        s.attribute_vectors({1: "a"}, IdMap([1]), width=0)
+    with pytest.raises(InputError, match="setting 'batch_size' of text does not accept 0"):
+        s.text_vectors({1: "a"}, IdMap([1]), batch_size=0)
+    with pytest.raises(InputError, match="setting 'width' of features does not accept 0"):
+        s.feature_vectors(read_item_features({"image": ([1], [[1.0]])}, IdMap([1])), width=0)
+
+
+def test_numbers_may_be_of_numpy_or_the_text_that_yaml_makes_of_1e_3(tmp_path: Path) -> None:
+    split = random_split()
+    expected = s.join_vectors([s.cooccurrence_vectors(split, width=4, shift=1e-3)] * 2, [0.5, 1.0])
+    first = {"width": np.int64(4), "shift": "1e-3", "weight": np.float32(0.5)}
+    file = tmp_path / "same.npz"
+    np.savez(file, ids=split.interactions.item_ids.external, vectors=expected.vectors[:, :4])
+    made = s.semantic_vectors(split, {"cooccurrence": first, str(file): {}})
+    np.testing.assert_allclose(made.vectors @ made.vectors.T, expected.vectors @ expected.vectors.T, atol=1e-5)
+
+
+def test_weights_that_do_not_fit_are_refused() -> None:
+    part = s.SemanticVectors(IdMap([1]), np.ones((1, 1), dtype=np.float32), np.array([True]))
+    assert s.join_vectors([part]).vectors.tolist() == [[1.0]]
+    for parts, weights, message in (
+        ([], None, "there are no vectors to join"),
+        ([part], [1.0, 2.0], "2 weights for 1 parts"),
+        ([part], ["a"], "weight does not accept 'a'; give a number from 1e-6 to 1e6"),
+        ([part, part], [1.0, 0.0], "weight does not accept 0.0; give a number from 1e-6 to 1e6"),
+    ):
+        with pytest.raises(InputError, match=message):
+            s.join_vectors(parts, weights)  # type: ignore[arg-type]

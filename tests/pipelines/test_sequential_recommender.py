@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ import pytest
 import torch
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from graphcl.data import Interactions, Split, leave_one_out, split_by_time
+from graphcl.data import Interactions, Split, leave_one_out, semantic_vectors, split_by_time
 from graphcl.errors import InputError
 from graphcl.models import list_models
-from graphcl.pipelines import SequentialRecommender, create_pipeline, load_pipeline
+from graphcl.pipelines import SequentialRecommender, create_pipeline, load_pipeline, sequential
 from graphcl.pipelines.batches import make_batch
 from graphcl.pipelines.checkpoints import LAST, load_tensors
 from graphcl.pipelines.runs import RunFolder
@@ -387,14 +388,88 @@ def test_early_stopping_keeps_the_best_epoch(log: Interactions) -> None:
     assert recommender.evaluate("valid").metrics.to_dict()["HR@1"] == pytest.approx(values[best])
 
 
-def test_two_processes_take_the_steps_of_one(log: Interactions) -> None:
-    settings = {**QUICK, "epochs": 2, "dropout": 0.0, "attention_dropout": 0.0, "accelerator": "cpu"}
-    one = SequentialRecommender(**settings).fit(log)
-    two = SequentialRecommender(**settings, devices=2).fit(log)
+@pytest.mark.parametrize(
+    ("model", "own"),
+    [
+        ("sasrec", {}),
+        ("duorec", {"mode": "us"}),
+        ("sracl", {"semantics": "cooccurrence", "item_weight": 0.0, "synthesizer_dropout": 0.0}),
+    ],
+)
+def test_two_processes_take_the_steps_of_one(log: Interactions, model: str, own: dict[str, Any]) -> None:
+    settings = {**QUICK, **own, "epochs": 2, "dropout": 0.0, "attention_dropout": 0.0, "accelerator": "cpu"}
+    one = SequentialRecommender(model, **settings).fit(log)
+    two = SequentialRecommender(model, **settings, devices=2).fit(log)
     for name, value in weights_of(one).items():
         torch.testing.assert_close(weights_of(two)[name], value, rtol=1e-3, atol=1e-4)
     first, second = (recommender.training_history[0]["loss"] for recommender in (one, two))
     assert second == pytest.approx(first, rel=1e-5)
+
+
+VECTORS = np.random.default_rng(1).standard_normal((14, 4))
+
+
+@pytest.mark.parametrize("weights", [{}, {"user_weight": 0.0, "item_weight": 0.0}])
+def test_given_vectors_bring_items_without_interactions(log: Interactions, weights: dict[str, float]) -> None:
+    settings = {**QUICK, **weights, "epochs": 1, "semantics": "features"}
+    given = {"text": (5000 + np.arange(14), VECTORS)}
+    recommender = SequentialRecommender("sracl", **settings).fit(log, item_features=given)
+    assert recommender.num_items == 14
+    near = recommender.recommend_for_histories([[5013]], 14)
+    assert set(near["item"]) == set(range(5000, 5014))
+    model, _ = recommender._fitted()
+    table, similar = model.encoder.item_embeddings(), model.trained_neighbours[14]
+    torch.testing.assert_close(model.item_embeddings()[13], table[similar - 1].mean(0))
+    closed = SequentialRecommender("sracl", **settings, catalogue="interactions").fit(log, item_features=given)
+    assert closed.num_items == 12
+    by_row = SequentialRecommender("sracl", **settings).fit(log, item_features={"text": np.resize(VECTORS, (5020, 4))})
+    assert by_row.num_items == 12  # a row number names no item
+    with pytest.raises(InputError, match="keyed by String ids, the interactions by Int64"):
+        SequentialRecommender("sracl", **settings).fit(log, item_features={"text": (["a", "b"], np.eye(2))})
+
+
+def test_a_run_resumes_where_vectors_differ_in_their_last_bits(
+    log: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {**QUICK, "semantics": "cooccurrence"}
+    SequentialRecommender("sracl", **{**settings, "epochs": 1}).fit(log, tmp_path / "run")
+    made = semantic_vectors
+
+    def on_another_processor(*arguments: Any, **options: Any) -> Any:
+        vectors = made(*arguments, **options)
+        return replace(vectors, vectors=vectors.vectors * np.float32(1 + 1e-6))
+
+    monkeypatch.setattr(sequential, "semantic_vectors", on_another_processor)
+    resumed = SequentialRecommender("sracl", **settings).fit(log, tmp_path / "run", resume=True)
+    assert len(resumed.training_history) == QUICK["epochs"]
+    given = {"text": (5000 + np.arange(12), VECTORS[:12])}
+    with pytest.raises(InputError, match="other data"):
+        SequentialRecommender("sracl", **settings).fit(log, tmp_path / "run", item_features=given, resume=True)
+
+
+def test_a_folder_serves_again_after_a_run_that_diverged(log: Interactions, tmp_path: Path) -> None:
+    settings = {**QUICK, "epochs": 1}
+    SequentialRecommender(**settings).fit(log, tmp_path / "run")
+    with pytest.raises(InputError, match="diverged"):
+        SequentialRecommender(**settings, learning_rate=1e30).fit(log, tmp_path / "run", overwrite=True)
+    SequentialRecommender(**settings).fit(log, tmp_path / "run", overwrite=True)
+    assert SequentialRecommender.load(tmp_path / "run").best_epoch == 1
+
+
+@pytest.mark.parametrize("histories", [[1, 2], ["12"]])
+def test_a_history_is_a_list(fitted: tuple[SequentialRecommender, Path], histories: list[Any]) -> None:
+    with pytest.raises(InputError, match=r"history 0 is .*, not a list of items; give a list"):
+        fitted[0].recommend_for_histories(histories)
+
+
+def test_settings_by_the_symbols_of_the_paper() -> None:
+    config = SequentialRecommender("mclrec", **{"lambda": 0.3, "beta": 0.2}).get_config()
+    assert (config["contrast_weight"], config["meta_weight"]) == (0.3, 0.2)
+    assert SequentialRecommender("sracl", alpha=0.3, k=4).model_config.neighbours == 4
+    with pytest.raises(InputError, match="contrast_weight is given twice, also by its symbol lambda"):
+        SequentialRecommender("duorec", **{"lambda": 0.3, "contrast_weight": 0.3})
+    with pytest.raises(InputError, match="unknown setting 'lambda'"):
+        SequentialRecommender("sasrec", **{"lambda": 0.3})
 
 
 def test_time_split_leaves_out_users_without_history() -> None:
