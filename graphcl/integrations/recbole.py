@@ -7,7 +7,9 @@ its own, because RecBole 1.2.1 works with numpy below 2, pandas below 3 and setu
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,15 @@ import numpy.typing as npt
 import torch
 
 from graphcl.data.ids import id_series
-from graphcl.errors import InputError, MissingPackageError
+from graphcl.errors import InputError, MissingPackageError, plain_name
 from graphcl.integrations.recbole_rows import ROW, RecBoleRows, read_rows
 from graphcl.integrations.recbole_settings import (
+    RECBOLE_MODEL_SETTINGS,
+    RECBOLE_SETTINGS,
     RecBoleSettings,
     load_recbole,
     model_settings,
+    models_with,
     read_recbole_settings,
 )
 from graphcl.models import SequenceBatch, build_config, get_model, list_models
@@ -49,7 +54,8 @@ def recbole_model(name: str) -> Any:
     win. RecBole trains it on its prefix rows; its loss is the model's own objective on them, contrastive terms
     included: partners and retrieved sequences come from RecBole's training rows, semantic vectors from co-occurrence in
     them or from a file keyed by item id (``semantics``). MCLRec's schedules of several optimiser steps need
-    `recbole_trainer`, which `run_recbole` uses; RecBole's own trainer takes ``schedule: joint``.
+    `recbole_trainer`, which `run_recbole` uses; RecBole's own trainer takes ``schedule: joint``. RecBole cuts the
+    histories before the model sees them, so ``max_length`` must be ``MAX_ITEM_LIST_LENGTH``; `run_recbole` sees to it.
 
     Args:
         name: of a sequential model, see :func:`graphcl.models.list_models`.
@@ -58,12 +64,17 @@ def recbole_model(name: str) -> Any:
         The class, to be given to `recbole.config.Config` as the model.
 
     Raises:
-        InputError: for an unknown model; of the class, for training rows that are not all prefixes in time order, or a
-            source of semantic vectors that RecBole's data do not have.
+        InputError: for an unknown model; of the class, for a setting that nobody knows and that resembles one of the
+            model's, another ``max_length`` than RecBole's, negatives drawn for training, training rows that are not all
+            prefixes in time order, or a source of semantic vectors that RecBole's data do not have.
         MissingPackageError: when RecBole is not importable.
 
     Complexity:
         A training step costs what the model's step on prefix rows costs.
+
+    Example:
+        >>> recbole_model("sasrec").__name__  # doctest: +SKIP
+        'GraphclSASRec'
     """
     model_class = get_model(name, task="sequential")
     try:
@@ -78,9 +89,14 @@ def recbole_model(name: str) -> Any:
 
         def __init__(self, config: Any, dataset: Any) -> None:
             super().__init__(config, dataset)
-            settings = model_settings(model_class.config_class, lambda key: _value(config, key))
+            own = self.own_config(config)
+            if own.max_length != config["MAX_ITEM_LIST_LENGTH"]:
+                raise InputError(
+                    f"max_length is {own.max_length}, and MAX_ITEM_LIST_LENGTH, by which RecBole cuts the histories, "
+                    f"{config['MAX_ITEM_LIST_LENGTH']}", f"set MAX_ITEM_LIST_LENGTH to {own.max_length}, or use "
+                    "run_recbole",
+                )  # fmt: skip
             generator = torch.Generator().manual_seed(int(config["seed"] or 0))
-            own = build_config(model_class.config_class, settings)
             # RecBole's item 0 is padding, as ours is; items are 1 .. n_items - 1 in both.
             self.rows_of: Callable[[IntArray], SequenceBatch] | None = None
             rows = self.training_rows(dataset) if issubclass(model_class, ContrastiveModel) else None
@@ -93,6 +109,18 @@ def recbole_model(name: str) -> Any:
             self.model = model_class(self.n_items - 1, own, generator=generator, **width)
             if rows is not None and self.model.contrast.rows:
                 self.rows_of = rows.batches(self.model, int(config["seed"] or 0), vectors)
+
+        @staticmethod
+        def own_config(config: Any) -> Any:
+            """The model's settings in a `recbole.config.Config`; what would be lost or spoil training is refused."""
+            kind = model_class.config_class
+            _refuse_misspelt(config, [*kind.model_fields, *RECBOLE_MODEL_SETTINGS])
+            if config["train_neg_sample_args"]["distribution"] != "none":
+                raise InputError(
+                    "RecBole would add random items to the training rows, which our models learn as targets",
+                    "set train_neg_sample_args to None",
+                )
+            return build_config(kind, model_settings(kind, config.final_config_dict))
 
         def training_rows(self, dataset: Any) -> RecBoleRows:
             table = dataset.inter_feat
@@ -161,18 +189,31 @@ def run_recbole(
     """Train and test in RecBole, as `recbole.quick_start.run_recbole` does, also under torch 2.6 and later.
 
     The best weights are kept by `recbole_trainer`, because torch since 2.6 does not load RecBole's own checkpoints.
+    The histories are cut to ``max_length`` of our models where it is given.
 
     Args:
         model: name of one of our sequential models, or of one of RecBole's own, or a RecBole class.
         dataset: name of the data set below ``data_path``.
         config_files: RecBole's YAML files.
-        config: RecBole's settings, which win.
+        config: RecBole's settings and those of our model, which win.
 
     Returns:
         ``best_valid_score``, ``best_valid_result``, ``test_result``, and the ``trainer`` and ``test_data`` themselves.
 
     Raises:
+        InputError: as the class of `recbole_model`.
         MissingPackageError: when RecBole is not importable.
+
+    Complexity:
+        An epoch takes the model's steps on R prefix rows of at most L = ``MAX_ITEM_LIST_LENGTH`` items, and a ranking
+        of V items for U users, O(U V d) time; memory O(R L) for the rows.
+
+    Example:
+        >>> few_users = {"user_inter_num_interval": "[500,inf)", "epochs": 1, "train_neg_sample_args": None}
+        >>> quiet = {"state": "ERROR", "show_progress": False}
+        >>> result = run_recbole("sasrec", "ml-100k", config={**few_users, **quiet})  # doctest: +SKIP
+        >>> list(result["test_result"])  # doctest: +SKIP
+        ['recall@10', 'mrr@10', 'ndcg@10', 'hit@10', 'precision@10']
     """
     if isinstance(model, str) and model.lower() in list_models("sequential"):
         model = recbole_model(model)
@@ -189,6 +230,8 @@ def run_recbole(
         config_file_list=[str(file) for file in config_files],
         config_dict=dict(config or {}),
     )
+    if hasattr(model, "own_config"):
+        settings["MAX_ITEM_LIST_LENGTH"] = model.own_config(settings).max_length
     init_seed(settings["seed"], settings["reproducibility"])
     train, valid, test = data_preparation(settings, create_dataset(settings))
     init_seed(settings["seed"], settings["reproducibility"])
@@ -218,6 +261,21 @@ def recbole_trainer(config: Any, model: Any) -> Any:
 
     Raises:
         MissingPackageError: when RecBole is not importable.
+        InputError: of the trainer, for a RecBole checkpoint to resume from, or MCLRec's steps in several processes.
+
+    Complexity:
+        That of RecBole's trainer; keeping the best weights copies them, O(parameters).
+
+    Example:
+        >>> from recbole.config import Config  # doctest: +SKIP
+        >>> from recbole.data import create_dataset, data_preparation  # doctest: +SKIP
+        >>> given = {"user_inter_num_interval": "[500,inf)", "epochs": 1, "train_neg_sample_args": None}
+        >>> config = Config(recbole_model("sasrec"), "ml-100k", config_dict=given)  # doctest: +SKIP
+        >>> train, valid, test = data_preparation(config, create_dataset(config))  # doctest: +SKIP
+        >>> trainer = recbole_trainer(config, recbole_model("sasrec")(config, train.dataset))  # doctest: +SKIP
+        >>> score, by_metric = trainer.fit(train, valid)  # doctest: +SKIP
+        >>> list(trainer.evaluate(test)) == list(by_metric)  # doctest: +SKIP
+        True
     """
     try:
         from recbole.utils import get_trainer
@@ -287,5 +345,33 @@ def recbole_trainer(config: Any, model: Any) -> Any:
     return SafeTrainer(config, model)
 
 
-def _value(config: Any, key: str) -> Any:
-    return config[key] if key in config else None  # noqa: SIM401  (RecBole's Config has no `get`)
+def _refuse_misspelt(config: Any, read: Iterable[str]) -> None:
+    """Refuse a setting that nobody knows and that resembles one that the model reads.
+
+    RecBole takes any name, for parts of its user's own, so that a misspelt one changes nothing and nobody is told.
+
+    Args:
+        config: a `recbole.config.Config`; its command line is not looked at, which is that of the whole program.
+        read: what the model reads.
+    """
+    by_plain_name = {plain_name(name): name for name in read}
+    for name in {**config.file_config_dict, **config.variable_config_dict}:
+        near = difflib.get_close_matches(plain_name(name), by_plain_name, n=1, cutoff=0.8)
+        known = name in RECBOLE_SETTINGS or models_with(name, "sequential")
+        if near and not known and name not in _settings_of_recbole_models():
+            raise InputError(
+                f"neither RecBole nor our models have a setting {name!r}",
+                f"did you mean {by_plain_name[near[0]]!r}? mend it, or rename a setting of your own",
+            )
+
+
+@cache
+def _settings_of_recbole_models() -> frozenset[str]:
+    import recbole
+
+    files = (Path(recbole.__path__[0]) / "properties" / "model").glob("*.yaml")
+    return frozenset(
+        name
+        for file in files
+        for name in re.findall(r"^(\w+)\s*:", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import doctest
+import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 # The files of RecBole alone, which other tests read data from, are not enough.
 pytest.importorskip(
@@ -17,7 +21,13 @@ pytest.importorskip(
 import recbole
 
 from graphcl.errors import InputError
-from graphcl.integrations.recbole import load_recbole, recbole_model, run_recbole
+from graphcl.integrations.recbole import (
+    load_recbole,
+    read_recbole_settings,
+    recbole_model,
+    recbole_trainer,
+    run_recbole,
+)
 from graphcl.metrics import rank_of_targets, ranking_metrics
 from graphcl.models import get_model, list_models
 
@@ -61,7 +71,7 @@ def test_one_model_in_both_trainers(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def tiny(folder: Path) -> dict[str, Any]:
     """A data set of forty users in RecBole's format, and settings for it."""
-    (folder / "tiny").mkdir()
+    (folder / "tiny").mkdir(parents=True)
     rng = np.random.default_rng(0)
     rows = [f"u{u}\ti{(u * 3 + t * (1 + u % 2)) % 17}\t{t}" for u in range(40) for t in range(4 + int(rng.integers(9)))]
     rng.shuffle(rows)
@@ -165,6 +175,135 @@ def test_vectors_of_a_file_are_keyed_by_external_id(in_folder: Path) -> None:
     own = np.stack([unit[int(token[1:])] for token in tokens])
     nearest = (own @ own.T - 2 * np.eye(17)).argmax(1) + 1
     assert model.model.item_neighbours[1:, 0].tolist() == nearest.tolist()
+
+
+SHIPPED = Path(str(recbole.__file__)).parent / "properties"
+
+
+@pytest.mark.parametrize(
+    ("file", "model", "refused"),
+    [
+        ("overall", "SASRec", {"eval_args"}),  # a random order
+        ("dataset/sample", "SASRec", set()),
+        ("dataset/ml-100k", "SASRec", set()),
+        ("quick_start_config/sequential", "SASRec", set()),
+        ("quick_start_config/sequential_DIN", "SASRec", {"eval_args", "valid_metric"}),  # sampled candidates, AUC
+        ("quick_start_config/sequential_DIN_on_ml-100k", "SASRec", set()),
+        ("quick_start_config/sequential_embedding_model", "SASRec", set()),
+        ("quick_start_config/special_sequential_on_ml-100k", "SASRec", set()),
+        ("model/SASRec", "SASRec", set()),
+        ("model/SASRec", "MCLRec", set()),
+        ("model/GRU4Rec", "GRU4Rec", set()),
+    ],
+)
+def test_shipped_settings_load_unless_they_change_a_number(file: str, model: str, refused: set[str]) -> None:
+    found = set()
+    for name, value in yaml.safe_load((SHIPPED / f"{file}.yaml").read_text(encoding="utf-8")).items():
+        try:
+            read_recbole_settings([], **{"model": model, "dataset": "ml-100k", name: value})
+        except InputError:
+            found.add(name)
+    assert found == refused
+
+
+@pytest.mark.parametrize("model", ["SASRec", "GRU4Rec"])
+def test_shipped_files_describe_the_model_that_recbole_makes(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["test"])
+    from recbole.config import Config
+    from recbole.data import create_dataset
+    from recbole.utils import get_model as recbole_class
+
+    names = ("overall", f"model/{model}", "dataset/sample", "dataset/ml-100k", "quick_start_config/sequential")
+    files = [SHIPPED / f"{name}.yaml" for name in names]
+    pipeline, split, _ = load_recbole(files, model=model, dataset="ml-100k", data_path=SETTINGS["data_path"])
+    config = Config(model, "ml-100k", config_dict={"train_neg_sample_args": None, "use_gpu": False})
+    data = create_dataset(config)
+    assert split.interactions.num_items == data.item_num - 1
+    theirs = recbole_class(model)(config, data)
+    ours = get_model(model.lower())(data.item_num - 1, pipeline.model_config)  # type: ignore[attr-defined]
+    # Ours keeps queries, keys and values in one matrix.
+    assert sum(weight.numel() for weight in ours.parameters()) == sum(weight.numel() for weight in theirs.parameters())
+    assert pipeline.get_config()["dropout"] == (0.5 if model == "SASRec" else 0.3)
+
+
+def test_files_beside_the_interactions_are_read_as_recbole_reads_them(in_folder: Path) -> None:
+    from recbole.config import Config
+    from recbole.data import create_dataset
+
+    settings = tiny(in_folder)
+    (in_folder / "tiny" / "tiny.item").write_text("item_id:token\n" + "".join(f"i{n}\n" for n in range(3, 20)))
+    (in_folder / "tiny" / "tiny.user").write_text("user_id:token\n" + "".join(f"u{n}\n" for n in range(35)))
+    given = {name: value for name, value in settings.items() if name != "neighbours"}
+    every: dict[str, Any] = {"load_col": None}
+    for more in (
+        {},
+        every,
+        {**every, "filter_inter_by_user_or_item": False},
+        {**every, "item_inter_num_interval": "[9,inf)", "user_inter_num_interval": "[6,inf)"},
+        {"load_col": {"inter": "*", "item": ["item_id"]}},
+    ):
+        data = create_dataset(Config(recbole_model("sasrec"), "tiny", config_dict={**settings, **more}))
+        log = load_recbole([], model="sasrec", dataset="tiny", **{**given, **more})[1].interactions
+        assert (log.num_items, log.num_interactions) == (data.item_num - 1, len(data.inter_feat))
+
+
+def test_recbole_s_names_set_the_sizes_of_gru4rec(in_folder: Path) -> None:
+    sizes = {"embedding_size": 32, "hidden_size": 20, "num_layers": 2, "epochs": 1}
+    model = run_recbole("gru4rec", "tiny", config={**tiny(in_folder), **sizes})["trainer"].model.model
+    assert (model.config.hidden, model.config.inner, model.config.layers) == (32, 20, 2)
+
+
+@pytest.mark.parametrize("name", ["sasrec", "sracl"])
+def test_histories_are_cut_to_our_own_length(name: str, in_folder: Path) -> None:
+    settings = {**tiny(in_folder), "epochs": 1}
+    lengths = {"MAX_ITEM_LIST_LENGTH": 10, "max_length": 3}
+    result = run_recbole(name, "tiny", config={**settings, **lengths})
+    same = run_recbole(name, "tiny", config={**settings, "MAX_ITEM_LIST_LENGTH": 3})
+    assert result["trainer"].model.model.config.max_length == 3
+    assert result["test_result"] == same["test_result"]
+    trainer = result["trainer"]
+    trainer.config["MAX_ITEM_LIST_LENGTH"] = 10
+    with pytest.raises(InputError, match="set MAX_ITEM_LIST_LENGTH to 3, or use run_recbole"):
+        recbole_model(name)(trainer.config, result["test_data"].dataset)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("cl4srec", {"contrast_wieght": 0.9}, "did you mean 'contrast_weight'"),
+        ("sasrec", {"hiden_size": 8}, "did you mean 'hidden_size'"),
+        ("sasrec", {"loss_type": "BPR"}, "full softmax"),
+        ("sasrec", {"train_neg_sample_args": {"distribution": "uniform"}}, "set train_neg_sample_args to None"),
+    ],
+)
+def test_settings_that_would_be_lost_or_do_harm_are_refused(
+    name: str, given: dict[str, Any], message: str, in_folder: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        run_recbole(name, "tiny", config={**tiny(in_folder), **given})
+    (in_folder / "more.yaml").write_text(yaml.safe_dump(given))
+    settings = {key: value for key, value in tiny(in_folder / "x").items() if key not in given}
+    with pytest.raises(InputError, match=message):
+        run_recbole(name, "tiny", [in_folder / "more.yaml"], settings)
+
+
+def test_settings_of_other_models_and_parts_are_not_taken_for_misspelt(in_folder: Path) -> None:
+    # Of another model of ours, of models and transforms of RecBole, of our pipeline, and of the user's own.
+    given = {"contrast_weight": 1, "mask_ratio": 0.2, "item_dropout": 0.1, "patience": 4, "my_part": 5}
+    result = run_recbole("sasrec", "tiny", config={**tiny(in_folder), **given, "epochs": 1})
+    assert result["test_result"]["hit@10"] >= 0
+
+
+@pytest.mark.parametrize("function", [recbole_model, run_recbole, recbole_trainer], ids=lambda one: one.__name__)
+def test_the_examples_run(function: Callable[..., Any], in_folder: Path) -> None:
+    examples = doctest.DocTestParser().get_examples(inspect.getdoc(function) or "")
+    for example in examples:
+        example.options.pop(doctest.SKIP, None)  # which the environment without RecBole needs
+    names = dict(inspect.getmodule(function).__dict__)
+    runner = doctest.DocTestRunner()
+    runner.run(doctest.DocTest(examples, names, function.__name__, None, None, None))
+    assert examples
+    assert not runner.failures
 
 
 def test_every_sequential_model_has_a_class() -> None:
