@@ -98,8 +98,8 @@ def test_mask_changes_exactly_k_places() -> None:
 
 
 def test_reorder_keeps_the_multiset_and_all_outside_the_window() -> None:
-    items, lengths = batch(400)
-    view = reorder_items(items, lengths, 0.6)
+    items, lengths = batch(2000)
+    view = reorder_items(items, lengths, 0.6, generator=torch.Generator().manual_seed(0))
     orders = set()
     for row, moved in zip(rows_of(items, lengths), rows_of(*view), strict=True):
         assert sorted(row) == sorted(moved)
