@@ -47,6 +47,31 @@ class InputError(ValueError):
         self.remedy = remedy
 
 
+def located(error: InputError, path: str | Path, *, row: int | None = None, column: str | None = None) -> InputError:
+    """The same error with the file it is about.
+
+    Args:
+        error: an error that names no file.
+        path: the file.
+        row: row there; None for that of the error.
+        column: column there; None for that of the error.
+
+    Returns:
+        A new error.
+
+    Complexity:
+        O(1).
+
+    Example:
+        >>> str(located(InputError("it is empty", "give a row"), "a.csv", row=3))
+        'a.csv, row 3: it is empty; give a row'
+    """
+    text = str(error).removesuffix(f"; {error.remedy}")
+    place = [f"row {error.row}"] * (error.row is not None) + [f"column {error.column!r}"] * (error.column is not None)
+    problem = text.removeprefix(", ".join(place) + ": ") if place else text
+    return InputError(problem, error.remedy, path=path, row=row or error.row, column=column or error.column)
+
+
 class MissingPackageError(ImportError):
     """An optional package is needed; the message holds the command that installs it."""
 

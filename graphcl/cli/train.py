@@ -13,7 +13,7 @@ import typer
 from graphcl.cli.compare import print_comparison
 from graphcl.cli.options import parse_alternatives, parse_assignments, read_settings, refuse_options
 from graphcl.cli.output import print_json, print_metrics, print_protocol, print_table
-from graphcl.errors import InputError
+from graphcl.errors import InputError, located
 
 if TYPE_CHECKING:
     from graphcl.data import GraphDataset
@@ -87,15 +87,14 @@ def train(
     from graphcl.report import write_report
 
     plan = None
-    if is_sweep:
-        first = settings.pop("seed", 0)
-        if not isinstance(first, int):
-            raise InputError(f"the seed {first!r} is no whole number", "give the first seed with --seed")
-        with faults_of_file(model, config):
+    with faults_of_file(model, config):
+        if is_sweep:
+            first = settings.pop("seed", 0)
+            if not isinstance(first, int):
+                raise InputError(f"the seed {first!r} is no whole number", "give the first seed with --seed")
             plan = plan_sweep(model, out, settings, alternatives, range(first, first + (seeds or 1)))
-        pipeline = plan.runs[0].pipeline
-    else:
-        with faults_of_file(model, config):
+            pipeline = plan.runs[0].pipeline
+        else:
             pipeline = create_pipeline(model, settings)
     of_interactions = {
         "split": split,
@@ -159,8 +158,7 @@ def faults_of_file(model: str, config: Path | None) -> Iterator[None]:
                 create_pipeline(model, read_settings(config))
             except InputError as alone:
                 if str(alone) == str(error):
-                    problem = str(error).removesuffix(f"; {error.remedy}")
-                    raise InputError(problem, error.remedy, path=config) from error
+                    raise located(error, config) from error
         raise
 
 

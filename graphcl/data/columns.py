@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphcl.data.ids import IdMap, id_series
-from graphcl.data.interactions import Interactions, known_features
+from graphcl.data.interactions import Interactions, items_with, known_features
 from graphcl.data.read_report import DroppedRows, ReadReport
-from graphcl.errors import InputError, nearest, plain_name
+from graphcl.errors import InputError, located, nearest, plain_name
 
 if TYPE_CHECKING:
     import polars as pl
@@ -248,7 +248,16 @@ def build_interactions(
         user, item = user[rest], item[rest]
         time, value = (None if array is None else array[rest] for array in (time, value))
     if catalogue == "features":
-        item_ids, item = _with_items_of_features(item_ids, item, item_features, raw)
+        if item_features is None:
+            raise InputError(
+                "catalogue=features needs a table of items", "give it with item_features, or leave catalogue out",
+                path=raw.source,
+            )  # fmt: skip
+        try:
+            every = items_with(item_ids, item_features.to_series(0))
+        except InputError as error:
+            raise located(error, raw.source, column=item_features.columns[0]) from error
+        item_ids, item = every, every.to_internal(item_ids.to_series())[item]
     features, unknown = {}, {}
     for role, frame, ids in (("user", user_features, user_ids), ("item", item_features, item_ids)):
         features[role] = known_features(frame, ids)
@@ -277,29 +286,6 @@ def build_interactions(
         item_features=features["item"],
         report=report,
     )
-
-
-def _with_items_of_features(
-    item_ids: IdMap, item: NDArray[np.int64], features: pl.DataFrame | None, raw: RawColumns
-) -> tuple[IdMap, NDArray[np.int64]]:
-    """The items of the log and those that its item features name, and the rows' items among them."""
-    import polars as pl
-
-    if features is None:
-        raise InputError(
-            "catalogue=features needs a table of items", "give it with item_features, or leave catalogue out",
-            path=raw.source,
-        )  # fmt: skip
-    known, named = item_ids.to_series(), id_series(features.to_series(0)).drop_nulls()
-    if known.dtype != named.dtype:
-        raise InputError(
-            f"the item features are keyed by {named.dtype} ids, the interactions by {known.dtype}",
-            "key both by the same ids",
-            path=raw.source,
-            column=features.columns[0],
-        )
-    every = IdMap(pl.concat([known, named.rename(known.name)]))
-    return every, every.to_internal(known)[item]
 
 
 def interactions_of_columns(
@@ -361,7 +347,7 @@ def _checked_ids(raw: RawColumns, role: str, faults: list[_Fault]) -> pl.Series:
     try:
         ids = id_series(raw.series[role], infer_integers=raw.text)
     except InputError as error:
-        raise InputError(str(error).split(";")[0], error.remedy, path=raw.source, column=raw.names[role]) from error
+        raise located(error, raw.source, column=raw.names[role]) from error
     missing = ids.is_null()
     if ids.dtype == pl.String:
         missing |= (ids == "").fill_null(True)

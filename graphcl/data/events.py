@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from graphcl.data.ids import IdMap
 from graphcl.data.readers import existing_file
 from graphcl.data.text_table import check_utf8, find_delimiter, first_line, split_header
-from graphcl.errors import InputError, nearest
+from graphcl.errors import InputError, located, nearest
 
 if TYPE_CHECKING:
     import polars as pl
@@ -306,7 +306,7 @@ def _factorize(series: pl.Series, source: str, column: str) -> tuple[IdMap, IntA
     try:
         return IdMap.factorize(id_series(text, infer_integers=True))
     except InputError as error:
-        raise InputError(str(error).split(";")[0], error.remedy, path=source, column=column) from error
+        raise located(error, source, column=column) from error
 
 
 def _labels(series: pl.Series, source: str) -> BoolArray:

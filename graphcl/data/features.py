@@ -7,25 +7,25 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphcl.data.ids import IdMap, IntArray, id_series
+from graphcl.data.interactions import items_with
 from graphcl.data.readers import existing_file, read_features
-from graphcl.errors import InputError, nearest
+from graphcl.errors import InputError, located, nearest
 
 if TYPE_CHECKING:
     import polars as pl
 
 FloatArray = NDArray[np.float32]
-Unknown = Literal["ignore", "raise"]
+Unknown = Literal["ignore", "raise", "join"]
 
 __all__ = [
     "Incidence",
     "ItemFeatures",
-    "named_items",
     "read_item_features",
     "read_item_incidence",
     "table_features",
@@ -168,10 +168,11 @@ def read_item_features(
     Args:
         sources: modality -> source; or one source that names its modalities itself.
         item_ids: the catalogue.
-        on_unknown: what becomes of rows of items that are not in it: "ignore" leaves them out and counts them.
+        on_unknown: what becomes of rows of items that are not in it: "ignore" leaves them out and counts them; with
+            "join" their items join the catalogue, but for rows that have no id but their number (row 0 may be padding).
 
     Returns:
-        The features, aligned with the catalogue.
+        The features, aligned with the catalogue, which under "join" may be a larger one than was given.
 
     Raises:
         InputError: no such file or format; rows of different widths; an id twice; NaN or infinite features; rows
@@ -196,44 +197,12 @@ def read_item_features(
             tables[label] = table
     if not tables:
         raise InputError("there is no modality in the item features", "give at least one file of features")
+    if on_unknown == "join":
+        item_ids = _with_items_of(tables, item_ids)
     vectors, present, unknown = {}, {}, {}
     for name, table in tables.items():
         vectors[name], present[name], unknown[name] = _aligned(name, table, item_ids, on_unknown)
     return ItemFeatures(item_ids, vectors, present, unknown=unknown)
-
-
-def named_items(sources: Mapping[str, Any] | str | Path | pl.DataFrame) -> pl.Series | None:
-    """Ids of the items that features name, whether the catalogue holds them or not.
-
-    Args:
-        sources: as `read_item_features` takes them.
-
-    Returns:
-        Distinct ids in order; None where no row has an id but its number, which names no item that is not known
-        otherwise (row 0 may be padding).
-
-    Raises:
-        InputError: as `read_item_features`; sources that are keyed by ids of different types.
-
-    Complexity:
-        O(rows x width).
-
-    Example:
-        >>> named_items({"text": ([9, 5], np.eye(2))}).to_list()
-        [5, 9]
-    """
-    import polars as pl
-
-    named = sources if isinstance(sources, Mapping) else {"": sources}
-    ids = [
-        id_series(table.ids).rename("item")
-        for source in named.values()
-        for table in _read_tables(source).values()
-        if table.ids is not None
-    ]
-    if len({series.dtype for series in ids}) > 1:
-        raise InputError("the features are keyed by ids of different types", "key all of them by the ids of the items")
-    return pl.concat(ids).drop_nulls().unique().sort() if ids else None
 
 
 def read_item_incidence(source: str | Path, item_ids: IdMap, modalities: Iterable[str]) -> ItemFeatures:
@@ -445,12 +414,24 @@ def _matrix(rows: Any, source: str | Path, name: str) -> NDArray[Any]:
     return array
 
 
+def _with_items_of(tables: Mapping[str, _Table], item_ids: IdMap) -> IdMap:
+    """A catalogue and the items that tables of features name, each table with a known one among them."""
+    every = item_ids
+    for name, table in tables.items():
+        if table.ids is not None:
+            try:
+                every = items_with(every, items_with(item_ids, table.ids).to_series())
+            except InputError as error:
+                raise located(error, table.source, column=name) from error
+    return every
+
+
 def _aligned(
     name: str, table: _Table, item_ids: IdMap, on_unknown: Unknown
 ) -> tuple[FloatArray, NDArray[np.bool_], int]:
     """Rows in the order of the catalogue, which items have one, and how many rows name no item of it."""
-    if on_unknown not in ("ignore", "raise"):
-        raise ValueError(f"on_unknown must be 'ignore' or 'raise', got {on_unknown!r}")
+    if on_unknown not in get_args(Unknown):
+        raise ValueError(f"on_unknown must be 'ignore', 'raise' or 'join', got {on_unknown!r}")
     rows, path = table.rows, table.source
     ids = np.arange(rows.shape[0]) if table.ids is None else table.ids
     series = id_series(ids)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphcl.errors import InputError
+from graphcl.errors import InputError, located
 from graphcl.graphs.conversion import adjacency, as_data
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
-__all__ = ["in_file", "load_array", "located", "npz_array", "open_npz", "sparse_of_npz"]
+__all__ = ["in_file", "load_array", "npz_array", "open_npz", "sparse_of_npz"]
 
 
 def in_file(path: Path, edges: Any, features: Any, labels: Any, *, undirected: bool = False, **options: Any) -> Data:
@@ -50,31 +50,6 @@ def in_file(path: Path, edges: Any, features: Any, labels: Any, *, undirected: b
         if weight is not None:
             data.edge_weight = weight
     return data
-
-
-def located(error: InputError, path: str | Path, *, row: int | None = None, column: str | None = None) -> InputError:
-    """The same error with the file it is about.
-
-    Args:
-        error: an error that names no file.
-        path: the file.
-        row: row there; None for that of the error.
-        column: column there; None for that of the error.
-
-    Returns:
-        A new error.
-
-    Complexity:
-        O(1).
-
-    Example:
-        >>> str(located(InputError("it is empty", "give a row"), "a.csv", row=3))
-        'a.csv, row 3: it is empty; give a row'
-    """
-    text = str(error).removesuffix(f"; {error.remedy}")
-    place = [f"row {error.row}"] * (error.row is not None) + [f"column {error.column!r}"] * (error.column is not None)
-    problem = text.removeprefix(", ".join(place) + ": ") if place else text
-    return InputError(problem, error.remedy, path=path, row=row or error.row, column=column or error.column)
 
 
 def open_npz(path: Path) -> Mapping[str, Any]:

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from graphcl.data.graph_files import located
-from graphcl.errors import InputError
+from graphcl.errors import InputError, located
 from graphcl.graphs.conversion import adjacency
 
 if TYPE_CHECKING:

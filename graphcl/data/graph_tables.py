@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from graphcl.data.graph_archives import features_of_npz, labels_of_npz
-from graphcl.data.graph_files import in_file, load_array, located, open_npz, sparse_of_npz
+from graphcl.data.graph_files import in_file, load_array, open_npz, sparse_of_npz
 from graphcl.data.ids import IdMap, id_series
 from graphcl.data.readers import existing_file
 from graphcl.data.text_table import check_utf8, find_delimiter, split_header, text_shape
-from graphcl.errors import InputError, nearest, plain_name
+from graphcl.errors import InputError, located, nearest, plain_name
 from graphcl.graphs.conversion import check_features, encode_labels
 from graphcl.graphs.knn import Metric, Symmetry
 

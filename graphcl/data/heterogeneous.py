@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from graphcl.data.graph_files import load_array, located, sparse_of_npz
-from graphcl.errors import InputError
+from graphcl.data.graph_files import load_array, sparse_of_npz
+from graphcl.errors import InputError, located
 from graphcl.graphs.conversion import check_features, encode_labels
 from graphcl.graphs.metapath import parse_metapath
 

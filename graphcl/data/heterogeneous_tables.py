@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from graphcl.data.graph_files import located
 from graphcl.data.graph_tables import EDGE_NAMES, NodeTable, Table, node_labels, read_node_table, read_table
 from graphcl.data.ids import IdMap
-from graphcl.errors import InputError
+from graphcl.errors import InputError, located
 from graphcl.graphs.heterogeneous_conversion import as_hetero_data
 from graphcl.graphs.metapath import MetaPathLike
 

@@ -233,15 +233,26 @@ class IdMap:
             )
         return position
 
+    def in_own_type(self, ids: Ids) -> pl.Series:
+        """External ids in the type of this map's, null for one that this type cannot hold: text "7" is the integer 7.
+
+        Example:
+            >>> IdMap([1, 2]).in_own_type(["7", "007"]).to_list()
+            [7, None]
+        """
+        import polars as pl
+
+        series, own = ids if isinstance(ids, pl.Series) else id_series(ids), self._series.dtype
+        if series.dtype == own:
+            return series
+        # Only canonical text can name an integer: "007" must not find 7.
+        return (_canonical_or_null(series) if series.dtype == pl.String else series).cast(own, strict=False)
+
     def _positions(self, series: pl.Series) -> IntArray:
         """Position of each id, -1 where unknown: by a table when integers lie densely, else by one hash join."""
         import polars as pl
 
-        if series.dtype != self._series.dtype:
-            number = self._series.dtype != pl.String and series.dtype == pl.String
-            # Only canonical text can name an integer: "007" must not find 7.
-            canonical = _canonical_or_null(series) if number else series
-            series = canonical.cast(self._series.dtype, strict=False)
+        series = self.in_own_type(series)
         if series.dtype == pl.Int64 and len(self) and not series.null_count():
             low, high = int(self._series[0]), int(self._series[-1])
             if high - low < 4 * (len(series) + len(self)):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from graphcl.data.ids import IdMap, Ids, IntArray
+from graphcl.data.ids import IdMap, Ids, IntArray, id_series
 from graphcl.data.ranges import offsets_of
 from graphcl.data.read_report import DroppedRows, ReadReport
 from graphcl.errors import InputError
@@ -396,3 +396,40 @@ def _renumber(index: IntArray, size: int) -> tuple[IntArray, IntArray]:
 
 def _little_endian(array: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+
+
+def items_with(item_ids: IdMap, named: Ids) -> IdMap:
+    """The items of interactions and those that their features name beside them.
+
+    Args:
+        item_ids: the items of the interactions.
+        named: external ids that the features are keyed by, known ones among them; missing ones are left out.
+
+    Returns:
+        The map of all.
+
+    Raises:
+        InputError: ids of a type that these items cannot have, or not one of a known item.
+
+    Complexity:
+        O(n log n) for n ids.
+
+    Example:
+        >>> items_with(IdMap([5, 9]), [7, 9]).external.tolist()
+        [5, 7, 9]
+    """
+    import polars as pl
+
+    given, known = id_series(named).drop_nulls(), item_ids.to_series()
+    ids = item_ids.in_own_type(given)
+    if ids.null_count():
+        raise InputError(
+            f"the features are keyed by {given.dtype} ids, the interactions by {known.dtype}",
+            "key both by the same ids",
+        )
+    if not ids.is_in(known.implode()).any():
+        raise InputError(
+            f"no row of the {len(ids)} belongs to an item of the interactions",
+            f"key them by item ids such as {known[0]!r}",
+        )
+    return IdMap(pl.concat([known, ids.rename(known.name)]))

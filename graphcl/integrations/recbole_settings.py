@@ -164,14 +164,14 @@ def load_recbole(files: str | Path | Sequence[str | Path], **more: Any) -> tuple
     pipeline = create_pipeline(found.model, found.settings)
     reading: dict[str, Any] = {"min_value": found.min_value, **found.columns}
     log = read_interactions(found.path, format="atomic", item_features=False, user_features=False, **reading)
-    catalogue = None
+    catalogues = []
     for side, column in found.sides.items():
         path = found.path.with_suffix(f".{side}")
         if not path.exists():
             continue
         listed = IdMap(read_features(path, side, key=column).get_column(column))
         if side == "item" and found.item_core == 0:
-            catalogue = listed.to_series()
+            catalogues.append(listed)
         if found.filter_by_sides:
             index, ids = (log.user, log.user_ids) if side == "user" else (log.item, log.item_ids)
             log = log.take(listed.to_internal(ids.to_series(), unknown="ignore")[index] >= 0)
@@ -183,7 +183,7 @@ def load_recbole(files: str | Path | Sequence[str | Path], **more: Any) -> tuple
     if max(found.user_core, found.item_core) > 1:
         log = k_core(log, found.user_core, found.item_core)
     split = leave_one_out(log) if found.ratios is None else split_by_ratio(log, found.ratios)
-    return pipeline, with_items(split, [catalogue]), found
+    return pipeline, with_items(split, *catalogues), found
 
 
 def read_recbole_settings(files: str | Path | Sequence[str | Path], **more: Any) -> RecBoleSettings:

@@ -167,7 +167,7 @@ class CollaborativeRecommender(RankingPipeline):
         if source is not None:
             features = self._read_features(source, split.interactions.item_ids)
             if self.settings.catalogue == "features":
-                split = with_items(split, [features.item_ids.to_series()])
+                split = with_items(split, features.item_ids)
             features = features.align(split.interactions.item_ids)
             self._blocks = item_hypergraph_blocks(features, self.model_config.neighbours)
             self._unknown_rows = dict(features.unknown)

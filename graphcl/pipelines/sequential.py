@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -13,7 +14,6 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from graphcl.data import Interactions, ItemFeatures, Split, read_item_features, semantic_vectors
-from graphcl.data.features import named_items
 from graphcl.data.ranges import offsets_of
 from graphcl.data.semantics import semantic_files
 from graphcl.errors import InputError
@@ -105,7 +105,7 @@ class SequentialRecommender(RankingPipeline):
         super().__init__(model, **settings)
         self._given_features: Any = None
         self._vectors: FloatArray | None = None
-        self._source_of_vectors = b""
+        self._sources_of_vectors = ""
         stride = self.settings.window_stride
         if stride is not None and stride > self.model_config.max_length:
             raise InputError(
@@ -159,28 +159,24 @@ class SequentialRecommender(RankingPipeline):
         if not self.takes_item_features:
             return split
         given, config = self._given_features, self.model_config
-        files = semantic_files(config.semantics)
-        if self.catalogue == "features":
-            named = [given.item_ids.to_series()] if isinstance(given, ItemFeatures) else []
-            sources = files if given is None or isinstance(given, ItemFeatures) else [given, *files]
-            split = with_items(split, [*named, *(named_items(source) for source in sources)])
-        features = given
-        if given is not None and not isinstance(given, ItemFeatures):
-            features = read_item_features(given, split.interactions.item_ids)
+        ids, joins = split.interactions.item_ids, self.catalogue == "features"
+        read = partial(read_item_features, item_ids=ids, on_unknown="join" if joins else "ignore")
+        features = given if given is None or isinstance(given, ItemFeatures) else read(given)
+        sources = [] if features is None else [features]
+        sources += [read(file) for file in semantic_files(config.semantics)]
+        if joins:
+            split = with_items(split, *(source.item_ids for source in sources))
         if features is not None:
             features = features.align(split.interactions.item_ids)
         self._vectors = semantic_vectors(split, config.semantics, features=features, width=config.semantic_dim).vectors
         # What the vectors come from, not their bits: a decomposition has other ones on another processor.
-        digest = hashlib.sha256(b"" if features is None else features.content_hash().encode())
-        for file in files:
-            digest.update(file.read_bytes())
-        self._source_of_vectors = digest.digest()
+        self._sources_of_vectors = "".join(source.content_hash() for source in sources)
         return split
 
     def _hash_data(self, data: Split) -> str:
         if self._vectors is None:
             return super()._hash_data(data)
-        return hashlib.sha256(super()._hash_data(data).encode() + self._source_of_vectors).hexdigest()
+        return hashlib.sha256((super()._hash_data(data) + self._sources_of_vectors).encode()).hexdigest()
 
     def _write_data(self, folder: RunFolder, data: Split) -> None:
         super()._write_data(folder, data)

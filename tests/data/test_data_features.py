@@ -172,3 +172,16 @@ def test_attributes_become_modalities() -> None:
     assert unit[0] @ unit[1] > unit[0] @ unit[2]
     with pytest.raises(InputError, match="no column beside the item id"):
         table_features(frame.select("item"), IDS)
+
+
+def test_unknown_items_join_when_asked_for() -> None:
+    features = read_item_features(
+        {"image": ([2, 7], np.eye(2)), "text": (["9", "8"], np.eye(2))}, IDS, on_unknown="join"
+    )
+    assert features.item_ids.external.tolist() == [2, 5, 7, 8, 9]
+    assert features.present["image"].tolist() == [True, False, True, False, False]
+    assert features.present["text"].tolist() == [False, False, False, True, True]
+    by_row = read_item_features({"image": np.ones((12, 2))}, IDS, on_unknown="join")
+    assert by_row.item_ids == IDS  # a row number names no item
+    with pytest.raises(InputError, match="column 'text': no row of the 2 belongs to an item of the interactions"):
+        read_item_features({"image": ([2, 7], np.eye(2)), "text": ([7, 8], np.eye(2))}, IDS, on_unknown="join")

@@ -424,8 +424,12 @@ def test_given_vectors_bring_items_without_interactions(log: Interactions, weigh
     assert closed.num_items == 12
     by_row = SequentialRecommender("sracl", **settings).fit(log, item_features={"text": np.resize(VECTORS, (5020, 4))})
     assert by_row.num_items == 12  # a row number names no item
+    as_text = {"text": ([str(5000 + number) for number in range(14)], VECTORS)}
+    assert SequentialRecommender("sracl", **settings).fit(log, item_features=as_text).num_items == 14
     with pytest.raises(InputError, match="keyed by String ids, the interactions by Int64"):
         SequentialRecommender("sracl", **settings).fit(log, item_features={"text": (["a", "b"], np.eye(2))})
+    with pytest.raises(InputError, match="column 'text': no row of the 14 belongs to an item of the interactions"):
+        SequentialRecommender("sracl", **settings).fit(log, item_features={"text": (np.arange(14), VECTORS)})
 
 
 def test_a_run_resumes_where_vectors_differ_in_their_last_bits(
