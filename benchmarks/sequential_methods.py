@@ -68,8 +68,10 @@ def measure(contestant: str, data: str, steps: int) -> dict[str, Any]:
     """Take some steps of the first epoch as training does."""
     from graphcl.data import load_dataset
     from graphcl.pipelines import SequentialRecommender
+    from graphcl.pipelines.freed_memory import keep_freed_memory
 
     torch.set_num_threads(1)
+    keep_freed_memory()  # as training does
     name, settings = settings_of(contestant)
     padded = settings.pop("padded", False)
     recommender = SequentialRecommender(name, progress=False, **settings)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphcl.kernels import matmul_nt
+from graphcl.kernels._matmul import matmul_nt, widest_unit_is_avx2
 
 
 class Linear(nn.Linear):
@@ -18,8 +18,8 @@ class Linear(nn.Linear):
 
     torch sends float32 products on a CPU to a library that keeps to AVX2 on processors of some makers, although
     another one in the same build does not: measured on an AVX-512 AMD core, 80 against 180 GFLOP/s. Every case but
-    float32 on a CPU is torch's own. Parameters and their names are those of :class:`torch.nn.Linear`; results differ
-    by rounding only.
+    float32 on a CPU is torch's own, and so is that one where AVX2 is all that the processor has. Parameters and their
+    names are those of :class:`torch.nn.Linear`; results differ by rounding only.
 
     Args:
         in_features, out_features, bias, device, dtype: as in :class:`torch.nn.Linear`.
@@ -34,7 +34,7 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """[..., in] to [..., out]."""
         fast = input.device.type == "cpu" and input.dtype == self.weight.dtype == torch.float32 and input.numel() > 0
-        if not fast or torch.is_autocast_enabled("cpu"):
+        if not fast or widest_unit_is_avx2() or torch.is_autocast_enabled("cpu"):
             return F.linear(input, self.weight, self.bias)
         rows = input.reshape(-1, self.in_features)
         result: Tensor = _FastLinear.apply(rows, self.weight, self.bias)  # type: ignore[no-untyped-call]

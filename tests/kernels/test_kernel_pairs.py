@@ -644,9 +644,13 @@ def test_memory_stays_linear() -> None:
     assert 0 < max(sizes) <= 2**21
 
 
-def test_tile_products_agree_with_and_without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("only_avx2", [True, False])
+def test_tile_products_agree_with_and_without_onednn(only_avx2: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_matmul, "widest_unit_is_avx2", lambda: only_avx2)
     x, y = normal(64, 24).float(), normal(48, 24, seed=1).float()
-    for a, b in ((x, y), (x.T.contiguous(), normal(64, 48, seed=2).float().T), (x, y.T.contiguous().T)):
+    stored_by_columns = x.T.contiguous().T, y.T.contiguous().T
+    transposed = x.T.contiguous(), normal(64, 48, seed=2).float().T
+    for a, b in ((x, y), transposed, (x, stored_by_columns[1]), stored_by_columns):
         exact = (a.double() @ b.double().T).float()
         torch.testing.assert_close(_matmul.matmul_nt(a, b), exact)
         with monkeypatch.context() as patch:
@@ -666,7 +670,23 @@ def test_tile_product_of_leaves_is_differentiable() -> None:
         torch.testing.assert_close(grad, expected)
 
 
-def test_aligned_tile_products_have_the_same_bits_in_every_block() -> None:
+def test_two_transposed_views_go_to_the_blas_where_avx2_is_the_widest(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[bool] = []
+    monkeypatch.setattr(_matmul, "_onednn_linear", lambda: taken.append(True))
+    x, y = normal(64, 24).float(), normal(48, 24, seed=1).float()
+    for only_avx2, expected in ((True, 1), (False, 2)):
+        monkeypatch.setattr(_matmul, "widest_unit_is_avx2", lambda answer=only_avx2: answer)
+        taken.clear()
+        _matmul.matmul_nt(x, y)
+        _matmul.matmul_nt(x.T.contiguous().T, y.T.contiguous().T)
+        assert len(taken) == expected
+
+
+@pytest.mark.parametrize("only_avx2", [True, False])
+def test_aligned_tile_products_have_the_same_bits_in_every_block(
+    only_avx2: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_matmul, "widest_unit_is_avx2", lambda: only_avx2)
     for width in (3, 17, 64, 130):
         a, b = normal(192, width).float(), normal(384, width, seed=1).float()
         whole = _matmul.matmul_nt(a, b)

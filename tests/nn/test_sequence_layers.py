@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphcl.nn import SequenceTransformer, TransformerLayer
+from graphcl.kernels import _matmul
+from graphcl.nn import SequenceTransformer, TransformerLayer, linear
 from graphcl.nn.dropout import add_dropout, dropout, dropout_mask
 from graphcl.nn.linear import Linear
 from graphcl.nn.tied_embedding import tied_embedding
@@ -21,6 +22,14 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
+@pytest.fixture(params=[True, False], ids=["avx2", "wider"])
+def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either way through `Linear`, whatever this processor has."""
+    for module in (linear, _matmul):
+        monkeypatch.setattr(module, "widest_unit_is_avx2", lambda: request.param)
+
+
+@pytest.mark.usefixtures("processor")
 @pytest.mark.parametrize(("inputs", "outputs"), [(5, 3), (3, 5), (4, 4), (1, 1), (64, 192), (256, 64)])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(7,), (2, 33), (1, 1), (0,)])
@@ -40,6 +49,7 @@ def test_linear_equals_torch(
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.usefixtures("processor")
 @pytest.mark.parametrize("trained", ["input", "weight", "bias"])
 def test_linear_gives_the_one_gradient_that_is_wanted(trained: str, generator: torch.Generator) -> None:
     layer = Linear(3, 2)
@@ -57,6 +67,7 @@ def test_linear_gives_the_one_gradient_that_is_wanted(trained: str, generator: t
             assert tensor.grad is None
 
 
+@pytest.mark.usefixtures("processor")
 def test_linear_takes_non_contiguous_input_and_double() -> None:
     layer = Linear(3, 2)
     x = torch.arange(12.0).view(3, 4).T
