@@ -7,8 +7,8 @@ An epoch is extrapolated from the steps after the first few, by targets: what sh
 results. Preparing (retrieval, vectors) is told apart. HR@20 and NDCG@20 are those that sequential_accuracy.py has
 measured: of the same settings, or else of the configuration of the model that is best on validation, which is then
 named; --table writes the table anew from both. A contestant is a model's name, with settings after commas, e.g.
-``mclrec,rows=prefix,batch_size=256``; ``padded=true`` takes packing away. Results are merged by contestant into
-benchmarks/results/sequential_methods.json and .md.
+``mclrec,rows=prefix,batch_size=256``; ``padded=true`` takes packing away. Results are merged by the processor's widest
+vector unit (which decides the matrix library) and contestant into benchmarks/results/sequential_methods.json and .md.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 import yaml
+from benchmark_machine import processor
 from benchmark_results import read_results, write_results
 from torch import Tensor, nn
 
@@ -111,6 +112,7 @@ def measure(contestant: str, data: str, steps: int) -> dict[str, Any]:
         "prepare_seconds": round(prepared, 1),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "batch_size": recommender.settings.batch_size,
+        "cpu": processor(),
         "torch": torch.__version__,
     }
 
@@ -140,16 +142,24 @@ def accuracy_of(contestant: str, data: str, records: dict[str, dict[str, Any]]) 
     return f"{cells[0]} ({told}) | {cells[1]}"
 
 
-def as_markdown(rows: dict[str, dict[str, Any]], records: dict[str, dict[str, Any]]) -> str:
-    """The table that is committed beside the JSON."""
-    base = rows.get("sasrec", {}).get("epoch_seconds")
+def as_markdown(units: dict[str, dict[str, dict[str, Any]]], records: dict[str, dict[str, Any]]) -> str:
+    """The tables that are committed beside the JSON, one for each vector unit."""
     lines = [
         "# Training epoch of the sequential methods, Amazon Beauty",
         "",
         "One thread, processor seconds, each contestant in its own process; extrapolated from the stated share of an",
-        "epoch. The machine ran other work, so ratios are what counts. Accuracy on the test items is that of",
+        "epoch. The machine may run other work, so ratios are what counts. Accuracy on the test items is that of",
         "`sequential_accuracy.md`, where it has been measured.",
-        "",
+    ]
+    for unit, rows in units.items():
+        lines += ["", f"## Processor with {unit}", "", *table_of(rows, records)]
+    return "\n".join(lines) + "\n"
+
+
+def table_of(rows: dict[str, dict[str, Any]], records: dict[str, dict[str, Any]]) -> list[str]:
+    """The lines of one table."""
+    base = rows.get("sasrec", {}).get("epoch_seconds")
+    lines = [
         "| contestant | epoch (s) | x SASRec | share measured | prepare (s) | peak memory (MiB) | HR@20 | NDCG@20 |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -159,7 +169,7 @@ def as_markdown(rows: dict[str, dict[str, Any]], records: dict[str, dict[str, An
             f"| {name} | {row['epoch_seconds']:.1f} | {ratio} | {row['share_of_epoch']:.1%} "
             f"| {row['prepare_seconds']:.1f} | {row['peak_mib']:,} | {accuracy_of(name, row['data'], records)} |"
         )
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def main() -> None:
@@ -174,17 +184,18 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure(options.one, options.data, options.steps)))
         return
-    rows: dict[str, dict[str, Any]] = read_results(RESULTS, rows={})["rows"]
+    units: dict[str, dict[str, dict[str, Any]]] = read_results(RESULTS, units={})["units"]
     records = read_results(ACCURACY, records={})["records"]
     if options.table:
-        write_results(RESULTS, {"rows": rows}, as_markdown(rows, records))
+        write_results(RESULTS, {"units": units}, as_markdown(units, records))
         return
+    rows = units.setdefault(torch.backends.cpu.get_cpu_capability(), {})
     for contestant in options.contestants:
         command = [sys.executable, __file__, "--one", contestant, "--data", options.data, "--steps", str(options.steps)]
         finished = subprocess.run(command, capture_output=True, text=True, check=True)
         rows[contestant] = json.loads(finished.stdout.strip().splitlines()[-1])
         print(rows[contestant], flush=True)
-        write_results(RESULTS, {"rows": rows}, as_markdown(rows, records))
+        write_results(RESULTS, {"units": units}, as_markdown(units, records))
 
 
 if __name__ == "__main__":

@@ -125,8 +125,9 @@ def test_the_table_of_methods_shows_measured_accuracy() -> None:
     for contestant in ("sracl,rows=prefix", "mclrec"):
         assert METHODS.accuracy_of(contestant, "beauty", records) == "not measured | not measured"
     row = {"epoch_seconds": 2.0, "share_of_epoch": 0.1, "prepare_seconds": 1.0, "peak_mib": 100, "data": "beauty"}
-    table = METHODS.as_markdown({"sasrec": row, "sracl": row}, records)
-    assert "| HR@20 | NDCG@20 |" in table
+    table = METHODS.as_markdown({"AVX2": {"sasrec": row, "sracl": row}, "AVX512": {"sasrec": row}}, records)
+    assert table.count("| HR@20 | NDCG@20 |") == 2
+    assert table.index("## Processor with AVX2") < table.index("## Processor with AVX512")
     assert "not measured" in table
 
 
