@@ -38,7 +38,7 @@ def base_figure(x_title: str, y_title: str, height: int = 340) -> go.Figure:
     figure.update_layout(
         template="none",
         height=height,
-        margin={"l": 64, "r": 24, "t": 16, "b": 52},
+        margin={"l": 64, "r": 24, "t": 36, "b": 52},  # the tools of the chart lie in the top margin
         font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
@@ -95,9 +95,11 @@ def training_curves(history: Mapping[str, Sequence[float | None]], best_epoch: i
                 hovertemplate="epoch %{x}<br>%{y:.4f}",
             )
         if best_epoch is not None:
+            # Where the curves are not: a loss falls and a metric rises.
+            height = {"y": 1, "yanchor": "top"} if heading == "Training loss" else {"y": 0, "yanchor": "bottom"}
             figure.add_vline(
                 x=best_epoch, line={"dash": "dot", "width": 1.5, "color": MUTED},
-                annotation={"text": "kept", "font": {"size": 11, "color": MUTED}, "yanchor": "top", "y": 1,
+                annotation={"text": "kept", "font": {"size": 11, "color": MUTED}, **height,
                             "xanchor": "right" if 2 * best_epoch > len(epochs) else "left"},
             )  # fmt: skip
         figures[heading] = figure
