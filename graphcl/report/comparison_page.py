@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from graphcl.errors import InputError
 from graphcl.pipelines.runs import write_by_rename
 from graphcl.report.comparison import Comparison, Group
-from graphcl.report.html import escape, figure_element, note, section, table
+from graphcl.report.html import figure_element, note, section, table
 from graphcl.report.page import html_page
 
 if TYPE_CHECKING:
@@ -89,25 +89,23 @@ def how_tested(comparison: Comparison) -> str:
 
 
 def _every_seed(comparison: Comparison) -> go.Figure:
-    import plotly.graph_objects as go
+    # Here, because the figures need plotly, which the tables of the command line do without.
+    from graphcl.report.figures import INK, base_figure, plain_text
 
-    figure = go.Figure()
+    height = 146 + 34 * len(comparison.groups)
+    figure = base_figure(f"test {plain_text(comparison.metric)}", "", height)
     for group in reversed(comparison.groups):
         values = group.values(comparison.metric)
-        name = escape(group.name)
+        name = plain_text(group.name)
         figure.add_scatter(
             x=values.tolist(), y=[name] * values.size, mode="markers", name=name, marker={"size": 9, "opacity": 0.55},
             text=[f"seed {seed}" for seed in group.seeds], hovertemplate="%{text}: %{x:.4f}<extra></extra>",
         )  # fmt: skip
         figure.add_scatter(
             x=[float(values.mean())], y=[name], mode="markers", hovertemplate="mean: %{x:.4f}<extra></extra>",
-            marker={"symbol": "line-ns-open", "size": 20, "color": "#1f2933"},
+            marker={"symbol": "line-ns-open", "size": 20, "color": INK},
         )  # fmt: skip
-    height = 110 + 34 * len(comparison.groups)
-    figure.update_layout(
-        showlegend=False, height=height, template="plotly_white", margin={"l": 10, "r": 10, "t": 10, "b": 40},
-        xaxis={"title": {"text": f"test {escape(comparison.metric)}"}}, yaxis={"automargin": True},
-    )  # fmt: skip
+    figure.update_layout(showlegend=False)
     return figure
 
 

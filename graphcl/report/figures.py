@@ -96,10 +96,10 @@ def training_curves(history: Mapping[str, Sequence[float | None]], best_epoch: i
             )
         if best_epoch is not None:
             # Where the curves are not: a loss falls and a metric rises.
-            height = {"y": 1, "yanchor": "top"} if heading == "Training loss" else {"y": 0, "yanchor": "bottom"}
+            label_height = {"y": 1, "yanchor": "top"} if heading == "Training loss" else {"y": 0, "yanchor": "bottom"}
             figure.add_vline(
                 x=best_epoch, line={"dash": "dot", "width": 1.5, "color": MUTED},
-                annotation={"text": "kept", "font": {"size": 11, "color": MUTED}, **height,
+                annotation={"text": "kept", "font": {"size": 11, "color": MUTED}, **label_height,
                             "xanchor": "right" if 2 * best_epoch > len(epochs) else "left"},
             )  # fmt: skip
         figures[heading] = figure
