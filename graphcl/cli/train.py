@@ -28,7 +28,8 @@ def train(
     data: Annotated[str, typer.Option(help="Name of a data set, or path of a table of interactions or of a graph.")],
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting; values to try: KEY=V1,V2.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting; repeat it for others. To try values: KEY=V1,V2."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings; --set wins over it.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs; early stopping may end sooner.")] = None,
